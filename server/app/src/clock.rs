@@ -1,4 +1,4 @@
-//! The system clock, and the only reader of it.
+//! The system clock. Only this module reads it.
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::time::{Clock, to_micros};
@@ -8,7 +8,10 @@ use deadbeat_domain::time::{Clock, to_micros};
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that may ask")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "only this place may read the system clock"
+    )]
     fn now(&self) -> DateTime<Utc> {
         to_micros(Utc::now())
     }

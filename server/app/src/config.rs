@@ -1,4 +1,4 @@
-//! Every setting: its name, its default, what it means. The only place that reads the environment (through clap).
+//! Every setting: its name, its default, its meaning. Only this module reads the environment (through clap).
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,10 +9,10 @@ use deadbeat_services::operation::retention::RetentionSettings;
 use deadbeat_services::secret::keyring::{FILE, KeyError, Keyring};
 use url::Url;
 
-/// Settings that every command shares: which database.
+/// The settings that every command shares: the database.
 #[derive(Debug, Clone, Args)]
 pub struct DatabaseConfig {
-    /// Folder of the embedded database and of the spool; it is made when missing.
+    /// Folder of the embedded database and of the spool. The server creates it if it is missing.
     #[arg(
         long,
         env = "DEADBEAT_DATA_DIR",
@@ -21,7 +21,7 @@ pub struct DatabaseConfig {
     )]
     pub data_dir: PathBuf,
 
-    /// A PostgreSQL to use instead of the embedded one: postgres://user:password@host:5432/database
+    /// URL of a PostgreSQL to use instead of the embedded one: postgres://user:password@host:5432/database
     #[arg(
         long,
         env = "DEADBEAT_DATABASE_URL",
@@ -30,16 +30,16 @@ pub struct DatabaseConfig {
     )]
     pub database_url: Option<Secret>,
 
-    /// Folder of PostgreSQL's programs for the embedded database, when they are not found.
+    /// Folder of PostgreSQL's programs for the embedded database, if the server does not find them.
     #[arg(long, env = "DEADBEAT_POSTGRES_BIN", value_name = "FOLDER", value_parser = clap::value_parser!(std::ffi::OsString))]
     pub postgres_bin: Option<std::ffi::OsString>,
 }
 
-/// With which keys the secrets of channels are sealed.
+/// The keys that encrypt the secrets of channels.
 #[derive(Debug, Clone, Args)]
 pub struct SecretConfig {
-    /// Keys for the secrets of channels: 32 bytes each in base64 or hexadecimal, with commas between. The first one seals, all open. Without
-    /// it, the first start makes the file secret.key in the data folder.
+    /// Keys for the secrets of channels: 32 bytes each in base64 or hexadecimal, separated by commas. The first key encrypts, all decrypt. Without
+    /// this setting, the first start makes the file secret.key in the data folder.
     #[arg(
         long,
         env = "DEADBEAT_SECRET_KEY",
@@ -50,20 +50,20 @@ pub struct SecretConfig {
 }
 
 impl SecretConfig {
-    /// The keys of the setting, then those of the data folder's file.
+    /// Returns the keys of the setting, followed by those of the data folder's file.
     ///
     /// # Errors
-    /// One is no key, or others may read the file.
+    /// If a key is invalid, or other users may read the file.
     pub fn keyring(&self, database: &DatabaseConfig) -> Result<Keyring, KeyError> {
         let setting = set(self.secret_key.as_ref()).unwrap_or_default();
         Keyring::load(setting, Some(database.data_dir.join(FILE)))
     }
 }
 
-/// Where every command takes time zones from.
+/// The source of time zones for every command.
 #[derive(Debug, Clone, Args)]
 pub struct ZoneConfig {
-    /// Folder of the machine's time zone database; it is used when its release is newer than the built-in one. Empty: never.
+    /// Folder of the machine's time zone database. It is used if its release is newer than the built-in one. Empty: never.
     #[arg(
         long,
         env = "DEADBEAT_ZONEINFO",
@@ -75,14 +75,14 @@ pub struct ZoneConfig {
     pub zoneinfo: std::ffi::OsString,
 }
 
-/// Settings of the server.
+/// The settings of the server.
 #[derive(Debug, Clone, Args)]
 pub struct ServeConfig {
-    /// Which database.
+    /// The database.
     #[command(flatten)]
     pub database: DatabaseConfig,
 
-    /// Which keys.
+    /// The encryption keys.
     #[command(flatten)]
     pub secrets: SecretConfig,
 
@@ -95,11 +95,11 @@ pub struct ServeConfig {
     )]
     pub listen: SocketAddr,
 
-    /// How the server is reached from outside, for ping URLs and links; http://<listen> when not given.
+    /// URL under which clients reach the server, for ping URLs and links. Default: http://<listen>
     #[arg(long, env = "DEADBEAT_SITE_URL", value_name = "URL", value_parser = site_url)]
     pub site_url: Option<SiteUrl>,
 
-    /// Which parts this process runs. Any number of processes share one database; each answers health and metrics.
+    /// Parts of the server that this process runs. Any number of processes share one database. Every process answers health and metrics.
     #[arg(
         long = "role",
         env = "DEADBEAT_ROLE",
@@ -110,7 +110,7 @@ pub struct ServeConfig {
     )]
     pub roles: Vec<Role>,
 
-    /// Mail address of the account that the first start makes.
+    /// Mail address of the account that the first start creates.
     #[arg(
         long,
         env = "DEADBEAT_FIRST_ACCOUNT",
@@ -119,7 +119,7 @@ pub struct ServeConfig {
     )]
     pub first_account: String,
 
-    /// Networks of the reverse proxies whose X-Forwarded-For is believed, with commas between them; empty: nobody's.
+    /// Networks of the reverse proxies whose X-Forwarded-For the server trusts, separated by commas. Empty: none.
     #[arg(
         long,
         env = "DEADBEAT_TRUSTED_PROXIES",
@@ -128,26 +128,26 @@ pub struct ServeConfig {
     )]
     pub trusted_proxies: TrustedProxies,
 
-    /// Connections of one address at a time, 1 to 1000000; trusted proxies have no such limit.
+    /// Most open connections of one address, 1 to 1000000. Trusted proxies have no such limit.
     #[arg(long, env = "DEADBEAT_CONNECTIONS_PER_ADDRESS", default_value_t = 1_000, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub connections_per_address: u32,
 
-    /// Connections of this process at a time, 1 to 1000000; never more than the system's limit of open files allows.
+    /// Most open connections of this process, 1 to 1000000; never more than the system's limit of open files allows.
     #[arg(long, env = "DEADBEAT_CONNECTIONS", default_value_t = 20_000, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub connections: u32,
 
-    /// 1: webhooks may go to private networks and this machine. Off, because whoever may add a channel could otherwise
-    /// reach what only this server can.
+    /// 1: webhooks may connect to private networks and to this machine. Off by default, because anybody who may add a channel could otherwise
+    /// reach hosts that only this server can reach.
     #[arg(long, env = "DEADBEAT_ALLOW_PRIVATE_NETWORKS", value_name = "0|1", default_value = "0", value_parser = zero_or_one,
         num_args = 0..=1, default_missing_value = "1")]
     pub allow_private_networks: bool,
 
-    /// Ports below 1024 that webhooks may use beside 80 and 443, with commas between.
+    /// Ports below 1024 that webhooks may use besides 80 and 443, separated by commas.
     #[arg(long, env = "DEADBEAT_WEBHOOK_PORTS", default_value = "", value_name = "PORT,…", value_parser = ports)]
     pub webhook_ports: Ports,
 
-    /// 0: alerts go to every mail address at once. 1: the address's owner confirms first, so that nobody can have this server write
-    /// to strangers.
+    /// 1: alerts go to a mail address only after its owner has confirmed. Otherwise anybody who may add a channel could make this server send
+    /// mail to strangers. 0: alerts go to every mail address at once.
     #[arg(long, env = "DEADBEAT_CONFIRM_MAIL", value_name = "0|1", default_value = "1", value_parser = one_unless_zero,
         num_args = 0..=1, default_missing_value = "1")]
     pub confirm_mail: bool,
@@ -156,7 +156,7 @@ pub struct ServeConfig {
     #[arg(long, env = "DEADBEAT_SMTP_URL", value_name = "URL", hide_env_values = true)]
     pub smtp_url: Option<Secret>,
 
-    /// Sender of mails.
+    /// Sender address of mails.
     #[arg(
         long,
         env = "DEADBEAT_SMTP_FROM",
@@ -165,37 +165,36 @@ pub struct ServeConfig {
     )]
     pub smtp_from: String,
 
-    /// How long data are kept.
+    /// How long the server keeps data.
     #[command(flatten)]
     pub retention: RetentionConfig,
 
-    /// Pings a second of one ping key, and of one ping URL, in the long run, 1 to 1000000; 20 times as many at once.
+    /// Pings per second of one ping key, and of one ping URL, on average, 1 to 1000000; a burst may have 20 times as many.
     #[arg(long, env = "DEADBEAT_PINGS_PER_SECOND", default_value_t = 1_000, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub pings_per_second: u32,
 
-    /// Megabytes of ping bodies a day that are kept for one ping key, and for one ping URL, 1 to 1000000; a 24th of them at once.
+    /// Megabytes of ping bodies per day that the server keeps for one ping key, and for one ping URL, 1 to 1000000; a burst may have a 24th of them.
     #[arg(long, env = "DEADBEAT_BODY_MB_PER_DAY", default_value_t = 10_000, value_name = "MEGABYTES", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub body_mb_per_day: u32,
 
-    /// Monitors a day that the ping keys of one project may create, 0 to 100000.
+    /// Monitors per day that the ping keys of one project may create, 0 to 100000.
     #[arg(long, env = "DEADBEAT_CREATED_MONITORS_PER_DAY", default_value_t = 20_000, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(0..=100_000))]
     pub created_monitors_per_day: u32,
 
-    /// API keys a day that one project may issue, 0 to 100000.
+    /// API keys per day that one project may issue, 0 to 100000.
     #[arg(long, env = "DEADBEAT_API_KEYS_PER_DAY", default_value_t = 200, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(0..=100_000))]
     pub api_keys_per_day: u32,
 
-    /// Megabytes of pings that are kept in a file of the data folder while the database is away, and acknowledged; 0: none, they are
-    /// refused with "try again".
+    /// Megabytes of pings that the server acknowledges and keeps in files of the data folder while it cannot reach the database. 0: it refuses
+    /// these pings with "try again".
     #[arg(long, env = "DEADBEAT_SPOOL_MB", default_value_t = 256, value_name = "MEGABYTES", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub spool_mb: u32,
 
-    /// Seconds for which others judge nobody when this process goes silent without signing off, because it may hold pings that it
-    /// acknowledged, 0 to 86400.
+    /// Seconds for which no process judges if this one falls silent without signing off, 0 to 86400. It may hold pings that it has acknowledged.
     #[arg(long, env = "DEADBEAT_LISTENER_PATIENCE", default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=86_400))]
     pub listener_patience: u32,
 
-    /// A ping URL of another watcher, asked for each half minute, but only while every loop of this process really works.
+    /// Ping URL at another monitoring service. This process pings it every half minute, but only while all of its loops really work.
     #[arg(
         long,
         env = "DEADBEAT_WATCHDOG_URL",
@@ -204,43 +203,43 @@ pub struct ServeConfig {
     )]
     pub watchdog_url: Option<Secret>,
 
-    /// What is logged: error, warn, info, debug, or per module as RUST_LOG has it.
+    /// Log level: error, warn, info, debug; or levels per module in the syntax of RUST_LOG.
     #[arg(long, env = "DEADBEAT_LOG", default_value = "info", value_name = "FILTER")]
     pub log: String,
 
-    /// How it is logged: text, or json (one object a line).
+    /// Log format: text, or json (one object per line).
     #[arg(long, env = "DEADBEAT_LOG_FORMAT", default_value = "text", value_parser = ["text", "json"], value_name = "FORMAT")]
     pub log_format: String,
 }
 
-/// Settings of the retention: how long each kind of data is kept.
+/// Settings of the retention: how long the server keeps each kind of data.
 #[derive(Debug, Clone, Args)]
 pub struct RetentionConfig {
-    /// Whole days for which pings are kept, 1 to 3650.
+    /// Whole days for which the server keeps pings, 1 to 3650.
     #[arg(long, env = "DEADBEAT_PING_DAYS", default_value_t = 30, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
     pub ping_days: u16,
 
-    /// Whole days for which bodies of pings are kept; never longer than the pings, 1 to 3650.
+    /// Whole days for which the server keeps bodies of pings, 1 to 3650; never longer than the pings.
     #[arg(long, env = "DEADBEAT_PING_BODY_DAYS", default_value_t = 30, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
     pub ping_body_days: u16,
 
-    /// The newest pings of each monitor that are kept, whatever their age, 1 to 1000000.
+    /// The most pings that the server keeps for each monitor, whatever their age, 1 to 1000000. It removes the oldest first.
     #[arg(long, env = "DEADBEAT_PINGS_PER_MONITOR", default_value_t = 10_000, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub pings_per_monitor: u32,
 
-    /// Whole days for which runs that are over are kept, 1 to 3650.
+    /// Whole days for which the server keeps ended runs, 1 to 3650.
     #[arg(long, env = "DEADBEAT_RUN_DAYS", default_value_t = 90, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
     pub run_days: u16,
 
-    /// Whole days for which the history of runs is kept, 1 to 3650.
+    /// Whole days for which the server keeps the history of runs, 1 to 3650.
     #[arg(long, env = "DEADBEAT_TRACE_DAYS", default_value_t = 30, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
     pub trace_days: u16,
 
-    /// Whole days for which resolved incidents are kept, 1 to 3650.
+    /// Whole days for which the server keeps resolved incidents, 1 to 3650.
     #[arg(long, env = "DEADBEAT_INCIDENT_DAYS", default_value_t = 365, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
     pub incident_days: u16,
 
-    /// Whole days for which changes of status are kept, 1 to 3650.
+    /// Whole days for which the server keeps changes of status, 1 to 3650.
     #[arg(long, env = "DEADBEAT_TRANSITION_DAYS", default_value_t = 365, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
     pub transition_days: u16,
 
@@ -248,37 +247,37 @@ pub struct RetentionConfig {
     #[arg(long, env = "DEADBEAT_CHANGE_DAYS", default_value_t = 7, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
     pub change_days: u16,
 
-    /// Whole days for which settled deliveries are kept; never longer than their incident, 1 to 3650.
+    /// Whole days for which the server keeps settled deliveries, 1 to 3650; never longer than their incident.
     #[arg(long, env = "DEADBEAT_DELIVERY_DAYS", default_value_t = 90, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
     pub delivery_days: u16,
 
-    /// Whole days for which attempts of settled deliveries are kept; never longer than their delivery, 1 to 3650.
+    /// Whole days for which the server keeps attempts of settled deliveries, 1 to 3650; never longer than their delivery.
     #[arg(long, env = "DEADBEAT_ATTEMPT_DAYS", default_value_t = 30, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
     pub attempt_days: u16,
 
-    /// Whole days for which blind spells are kept, 400 to 3650: so long may one excuse a late report.
+    /// Whole days for which the server keeps blind spells, 400 to 3650. A blind spell may excuse a late report for 400 days.
     #[arg(long, env = "DEADBEAT_BLIND_SPELL_DAYS", default_value_t = 400, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(400..=3650))]
     pub blind_spell_days: u16,
 
-    /// Whole days for which workers that said goodbye are kept after their last report, 1 to 3650.
+    /// Whole days for which the server keeps workers that signed off, counted from their last report, 1 to 3650.
     #[arg(long, env = "DEADBEAT_WORKER_DAYS", default_value_t = 7, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
     pub worker_days: u16,
 
-    /// Whole days for which queues are kept after they were last seen, 1 to 3650.
+    /// Whole days for which the server keeps queues after their last sample, 1 to 3650.
     #[arg(long, env = "DEADBEAT_QUEUE_DAYS", default_value_t = 7, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
     pub queue_days: u16,
 
-    /// Whole days for which brokers are kept after a worker last looked at them, 1 to 3650.
+    /// Whole days for which the server keeps brokers after their last sample, 1 to 3650.
     #[arg(long, env = "DEADBEAT_BROKER_DAYS", default_value_t = 7, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
     pub broker_days: u16,
 
-    /// Whole days for which API keys are kept after they were revoked, 1 to 3650.
+    /// Whole days for which the server keeps revoked API keys, 1 to 3650.
     #[arg(long, env = "DEADBEAT_REVOKED_KEY_DAYS", default_value_t = 365, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
     pub revoked_key_days: u16,
 }
 
 impl RetentionConfig {
-    /// The settings as the loop takes them.
+    /// Converts the settings for the retention loop.
     #[must_use]
     pub fn settings(&self) -> RetentionSettings {
         RetentionSettings {
@@ -304,9 +303,9 @@ impl RetentionConfig {
 /// A part of the server that a process may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Role {
-    /// Takes pings, the API and the pages.
+    /// Serves pings, the API and the pages.
     Http,
-    /// Finds what is overdue, and removes what is too old.
+    /// Judges missed deadlines, and removes data that are too old.
     Evaluator,
     /// Sends alerts.
     Delivery,
@@ -314,7 +313,7 @@ pub enum Role {
     All,
 }
 
-/// A setting that holds a password: it prints as `…`.
+/// A setting that contains a password. It prints as `…`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub String);
 
@@ -332,11 +331,11 @@ impl std::str::FromStr for Secret {
     }
 }
 
-/// A checked address of the server, without a slash at the end; empty: not set.
+/// A checked URL of the server, without a slash at the end; empty if not set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SiteUrl(String);
 
-/// An empty variable is how compose files say "not set".
+/// Returns the setting unless it is empty. Compose files say "not set" by an empty variable.
 fn set(secret: Option<&Secret>) -> Option<&str> {
     secret
         .map(|secret| secret.0.as_str())
@@ -344,7 +343,7 @@ fn set(secret: Option<&Secret>) -> Option<&str> {
 }
 
 impl ZoneConfig {
-    /// The folder, if one is to be looked at.
+    /// Returns the folder of the machine's time zones, unless the setting is empty.
     #[must_use]
     pub fn zoneinfo(&self) -> Option<&Path> {
         Some(Path::new(&self.zoneinfo)).filter(|folder| !folder.as_os_str().is_empty())
@@ -352,13 +351,13 @@ impl ZoneConfig {
 }
 
 impl DatabaseConfig {
-    /// The PostgreSQL to use instead of the embedded one.
+    /// Returns the URL of the PostgreSQL to use instead of the embedded one.
     #[must_use]
     pub fn database_url(&self) -> Option<&str> {
         set(self.database_url.as_ref())
     }
 
-    /// Where PostgreSQL's programs are, if that was said.
+    /// Returns the folder of PostgreSQL's programs, if it is set.
     #[must_use]
     pub fn postgres_bin(&self) -> Option<&Path> {
         self.postgres_bin
@@ -369,24 +368,24 @@ impl DatabaseConfig {
 }
 
 impl ServeConfig {
-    /// How the server is reached from outside, without a slash at the end.
+    /// Returns the URL under which clients reach the server, without a slash at the end.
     #[must_use]
     pub fn site_url(&self, listening: SocketAddr) -> String {
         match &self.site_url {
             Some(SiteUrl(url)) if !url.is_empty() => url.clone(),
-            // "Every address" is not an address that anybody can open.
+            // Nobody can open the address that stands for every interface.
             _ if listening.ip().is_unspecified() => format!("http://localhost:{}", listening.port()),
             _ => format!("http://{listening}"),
         }
     }
 
-    /// The ping URL of another watcher, if there is one.
+    /// Returns the ping URL at another monitoring service, if it is set.
     #[must_use]
     pub fn watchdog_url(&self) -> Option<&str> {
         set(self.watchdog_url.as_ref())
     }
 
-    /// The mail server, if there is one.
+    /// Returns the URL of the mail server, if it is set.
     #[must_use]
     pub fn smtp_url(&self) -> Option<&str> {
         set(self.smtp_url.as_ref())
@@ -405,7 +404,7 @@ fn site_url(text: &str) -> Result<SiteUrl, String> {
     Ok(SiteUrl(text.trim_end_matches('/').to_owned()))
 }
 
-/// Ports that the operator allows.
+/// Ports that the operator allows for webhooks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ports(pub Vec<u16>);
 
@@ -420,7 +419,7 @@ fn ports(text: &str) -> Result<Ports, String> {
         .ok_or_else(|| allowed.to_owned())
 }
 
-/// For what is on unless somebody switches it off: an empty variable means "not set".
+/// Parses a switch that is on by default: an empty variable means "not set".
 fn one_unless_zero(text: &str) -> Result<bool, String> {
     match text {
         "" => Ok(true),

@@ -1,4 +1,4 @@
-//! Which database a command works on: the one it is told, or the embedded one.
+//! The database on which a command works: the one in its settings, or the embedded one.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,21 +18,21 @@ use crate::clock::SystemClock;
 use crate::config::DatabaseConfig;
 use crate::embedded_postgres::{self, EmbeddedPostgres};
 
-/// A database to work on, and the PostgreSQL that we run for it, if we do.
+/// A database, and the PostgreSQL that this process runs for it, if it does.
 pub struct Database {
-    /// Its address.
+    /// The database's URL.
     pub url: String,
     embedded: Option<EmbeddedPostgres>,
 }
 
 impl Database {
-    /// The database of a server: its own embedded one is started, and refused to a second server.
+    /// Returns the database of a server. Starts the embedded PostgreSQL; a second server on the same data folder is refused.
     ///
     /// # Errors
-    /// The embedded PostgreSQL cannot be started; the message says what to do.
+    /// If the embedded PostgreSQL cannot be started. The message says what to do.
     pub async fn of_server(config: &DatabaseConfig) -> anyhow::Result<Self> {
         if let Some(url) = config.database_url() {
-            // The address itself is not repeated: it may hold a password.
+            // The message must not repeat the URL, because it may contain a password.
             if !["postgres://", "postgresql://"]
                 .iter()
                 .any(|scheme| url.starts_with(scheme))
@@ -55,10 +55,10 @@ impl Database {
         })
     }
 
-    /// The database of a command: that of the server which runs on the same data folder, else as for a server.
+    /// Returns the database of a command: the one of a running server on the same data folder, or otherwise the one that a server would use.
     ///
     /// # Errors
-    /// As for [`Database::of_server`].
+    /// Those of [`Database::of_server`].
     pub async fn of_command(config: &DatabaseConfig) -> anyhow::Result<Self> {
         if config.database_url().is_none()
             && let Some(running) = embedded_postgres::running(&config.data_dir)
@@ -71,16 +71,16 @@ impl Database {
         Self::of_server(config).await
     }
 
-    /// Whether this process runs the PostgreSQL itself.
+    /// Returns true if this process runs the PostgreSQL itself.
     #[must_use]
     pub fn is_embedded(&self) -> bool {
         self.embedded.is_some()
     }
 
-    /// A small pool on it.
+    /// Opens a small pool of connections.
     ///
     /// # Errors
-    /// The address cannot be read.
+    /// If the URL is invalid.
     pub fn store(&self) -> anyhow::Result<Store> {
         Ok(Store::connect(&PoolSettings {
             url: self.url.clone(),
@@ -91,17 +91,17 @@ impl Database {
         })?)
     }
 
-    /// The use cases on it, without loops: for commands, which signal nothing.
+    /// Returns the use cases without loops, for commands. They handle no signals.
     ///
     /// # Errors
-    /// The address cannot be read, the database is away, or its schema does not fit.
+    /// If the URL is invalid, the database cannot be reached, or its schema does not fit.
     pub async fn services(&self, site_url: &str) -> anyhow::Result<Services> {
         let store = self.store()?;
         store.migrate().await.context("the database")?;
         Ok(self.services_on(store, site_url))
     }
 
-    /// The use cases on a store whose schema is up to date, without loops.
+    /// Returns the use cases without loops, on a store whose schema is up to date.
     #[must_use]
     pub fn services_on(&self, store: Store, site_url: &str) -> Services {
         let clock = Arc::new(SystemClock);
@@ -118,7 +118,7 @@ impl Database {
     /// Stops the embedded PostgreSQL, if there is one.
     pub async fn stop(self) {
         if let Some(embedded) = self.embedded {
-            // A panic in there is logged by the thread that keeps it.
+            // The thread that runs PostgreSQL logs its own panics.
             let _ = tokio::task::spawn_blocking(move || embedded.stop()).await;
         }
     }

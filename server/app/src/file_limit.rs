@@ -1,15 +1,15 @@
-//! How many files this process may have open: each connection is one.
+//! The limit of open files of this process: each connection needs one.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// More than this helps nobody, and some systems allow a billion.
+/// The most files that the process asks for. More has no use, and some systems allow a billion.
 const MOST: u64 = 1_048_576;
-/// Files that are no connections of clients: connections to the database, to receivers of alerts, the spool, logs.
+/// Files other than clients' connections: connections to the database and to receivers of alerts, the spool, logs.
 const RESERVED: u64 = 200;
 
-/// Raises the limit of this process as far as it may without privileges; answers how many connections there is room for.
+/// Raises the limit of this process as far as it may without privileges. Returns the number of connections that the limit then allows.
 ///
-/// Most systems start a process with 1,024, and allow it many more when it asks.
+/// Most systems start a process with a limit of 1,024, but let it raise the limit to many more.
 pub fn raise() -> usize {
     let (soft, hard) = match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok(limits) => limits,
@@ -32,7 +32,7 @@ pub fn raise() -> usize {
             "few files may be open at a time: raise the limit (LimitNOFILE, ulimit -n)"
         );
     }
-    // At least a few, whatever the limit.
+    // Return at least a few connections, whatever the limit.
     usize::try_from(files.saturating_sub(RESERVED))
         .unwrap_or(usize::MAX)
         .max(16)

@@ -1,4 +1,4 @@
-//! Wiring: settings and parts become a running server. The binary and the tests use the same [`App`].
+//! Wiring: makes a running server from settings and parts. The binary and the tests use the same [`App`].
 
 pub mod clock;
 pub mod commands;
@@ -52,55 +52,55 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::SystemClock;
 use crate::config::Role;
 
-/// How long a caller waits for a connection before the database counts as away.
+/// How long a caller waits for a connection before it considers the database unreachable.
 const DATABASE_WAIT: Duration = Duration::from_secs(3);
 
-/// Connections at a time for requests, and how many of them one client, account or project has.
+/// The most connections that requests use at once, and the most that one client, account or project uses of them.
 const ASKED_FOR: usize = 8;
 const OF_ONE_ASKER: usize = 4;
 /// How long a statement of a request, or of the retention, may take.
 const REQUEST_ANSWER: Duration = Duration::from_secs(30);
-/// How long one of the loops may take: after that it tries again. For the writers' own limit see [`deadbeat_services::monitor::signal::writer`].
+/// How long a statement of a loop may take; the loop then retries. For the limit of the writers see [`deadbeat_services::monitor::signal::writer`].
 const LOOP_ANSWER: Duration = Duration::from_secs(5);
 
-/// What an [`App`] is made of.
+/// The parts of an [`App`].
 pub struct Parts {
-    /// Already bound, so that a test knows its port.
+    /// A bound listener, so that a test knows its port.
     pub listener: TcpListener,
-    /// The database.
+    /// The URL of the database.
     pub database_url: String,
-    /// How the server is reached from outside.
+    /// The URL under which clients reach the server.
     pub site_url: String,
-    /// The time.
+    /// The clock.
     pub clock: Arc<dyn Clock>,
-    /// What sends alerts.
+    /// The senders of alerts.
     pub senders: Senders,
-    /// Which parts this process runs.
+    /// The parts of the server that this process runs.
     pub roles: Vec<Role>,
-    /// How long what was heard is kept.
+    /// How long the server keeps each kind of data.
     pub retention: RetentionSettings,
-    /// Where pings are kept while the database is away, and how many bytes of them; none: they are refused.
+    /// The spool's file and its size in bytes. `None`: the server refuses pings while it cannot reach the database.
     pub spool: Option<(PathBuf, u64)>,
-    /// How long others wait for this process, which may hold signals, when it goes silent without signing off.
+    /// How long other processes wait for this one if it falls silent without signing off, because it may hold signals.
     pub patience: TimeDelta,
-    /// A ping URL of another watcher, and what sends to it.
+    /// The ping URL at another monitoring service, and the client that sends to it.
     pub watchdog: Option<(String, Outbound)>,
-    /// What keeps statements from a database whose schema is not up to date yet.
+    /// The gate that stops statements until the schema of the database is up to date.
     pub gate: Gate,
-    /// Who may connect, and for how long.
+    /// The limits for connections.
     pub connections: ConnectionSettings,
-    /// Whose `X-Forwarded-For` is believed.
+    /// The proxies whose `X-Forwarded-For` the server trusts.
     pub trusted_proxies: TrustedProxies,
-    /// Mail goes only to addresses whose owners confirmed.
+    /// True if mail goes only to addresses whose owners have confirmed.
     pub confirm_mail: bool,
-    /// What keys and projects may use up.
+    /// The quotas of keys and projects.
     pub quotas: QuotaSettings,
-    /// What seals the secrets of channels. Without keys, no channel can be added.
+    /// The keys that encrypt the secrets of channels. Without keys, nobody can add a channel.
     pub keyring: Keyring,
 }
 
 impl Parts {
-    /// Every part, with the defaults.
+    /// Returns all parts with their defaults.
     #[must_use]
     pub fn new(listener: TcpListener, database_url: String, site_url: String, senders: Senders) -> Self {
         Self {
@@ -134,21 +134,21 @@ pub struct App {
     services: Services,
     http: ServerHandle,
     serving: JoinHandle<std::io::Result<()>>,
-    /// Stops the loops; the writers have their own, because they must outlive the last request.
+    /// Stops the loops. The writers have their own token, because they must outlive the last request.
     stop_loops: CancellationToken,
     stop_writers: CancellationToken,
     loops: Vec<JoinHandle<()>>,
     writers: Vec<JoinHandle<()>>,
-    /// Where this process takes signals in.
+    /// The record that this process listens for signals, if it does.
     listens: Option<Arc<Listening>>,
     stores: Vec<Store>,
 }
 
 impl App {
-    /// Starts everything. The database may be away: then the server says that it is not ready, and recovers by itself.
+    /// Starts everything. If the database cannot be reached, the server reports that it is not ready, and recovers by itself.
     ///
     /// # Errors
-    /// The database's address cannot be read, or the port cannot be served.
+    /// If the URL of the database is invalid, or the port cannot be served.
     pub fn start(parts: Parts) -> anyhow::Result<Self> {
         let takes_requests = parts.runs(Role::Http);
         let (evaluates, delivers) = (parts.runs(Role::Evaluator), parts.runs(Role::Delivery));
@@ -175,7 +175,7 @@ impl App {
             None => vec![None; LANES],
         };
         let registry = Registry::default();
-        // Three pools, so that slow pages cannot starve pings, nor pings the evaluator.
+        // Three pools: slow pages must not starve pings, and pings must not starve the evaluator.
         let pool = |size, answer, usual| {
             let settings = PoolSettings {
                 url: database_url.clone(),
@@ -187,9 +187,9 @@ impl App {
             Store::connect(&settings).map(|store| store.behind(&gate))
         };
         let (requests, writes, watches) = (
-            // Two of the ten are for what nobody asked for, like the retention.
+            // Two of the ten connections are for work without a request, such as the retention.
             pool(10, REQUEST_ANSWER, None)?.shared_fairly(ASKED_FOR, OF_ONE_ASKER, DATABASE_WAIT),
-            // Two lanes, the retries of what they set aside, the writer of traces, and probes.
+            // Two lanes, the retries of the signals that they set aside, the writer of traces, and probes.
             pool(8, LOOP_ANSWER, Some(ACKNOWLEDGED_WITHIN))?,
             pool(8, LOOP_ANSWER, None)?,
         );
@@ -246,7 +246,7 @@ impl App {
         };
 
         let mut loops = Vec::new();
-        // In every process: each reports for itself which keys it lacks.
+        // Runs in every process, because each reports which keys it lacks.
         duties.add([keeper.duty().clone()]);
         loops.push(keep_running_behind(
             &gate,
@@ -273,7 +273,7 @@ impl App {
                     async move { registry.run(&store, stop).await }
                 },
             ));
-            // Its first word comes as soon as the database can take it: who was never heard is waited for by nobody.
+            // Starts reporting as soon as the database is ready: other processes wait only for listeners that have reported before.
             loops.push(keep_running_behind(
                 &gate,
                 listening.duty().clone(),
@@ -312,7 +312,7 @@ impl App {
                     let (evaluator, zones) = (Arc::clone(&evaluator), Arc::clone(&zones));
                     let (alive, clock) = (turning.clone(), Arc::clone(&turning_clock));
                     async move {
-                        // Before anybody is judged by a due time of older data.
+                        // Zones come first, so that nobody is judged by due times of older zone data.
                         zones.run(&stop, || alive.turned(clock.now())).await;
                         evaluator.run(stop).await;
                     }
@@ -364,10 +364,10 @@ impl App {
             ));
         }
 
-        // The standard library asks for 128; when more clients come at once, the rest try again after a second (measured).
+        // The standard library uses 128. If more clients connect at once, the rest retry after one second (measured).
         nix::sys::socket::listen(&listener, Backlog::new(CONNECTING).context("the listen queue")?)
             .context("listening")?;
-        // A process without the http role answers health and metrics only.
+        // A process without the http role serves only health and metrics.
         let routes = if takes_requests {
             Routes::All
         } else {
@@ -391,19 +391,19 @@ impl App {
         })
     }
 
-    /// Where it listens.
+    /// Returns the address on which the server listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The use cases, for commands and tests.
+    /// Returns the use cases, for commands and tests.
     #[must_use]
     pub fn services(&self) -> &Services {
         &self.services
     }
 
-    /// Stops in order: no new requests; those under way end; what waits is written; the loops end what they hold.
+    /// Stops in order: refuses new requests, finishes those under way, writes the waiting signals, and lets the loops finish their current work.
     pub async fn stop(self) {
         self.http.stop(true).await;
         if let Err(error) = self.serving.await {
@@ -419,7 +419,7 @@ impl App {
         if let Some(listening) = self.listens
             && let Err(error) = listening.sign_off().await
         {
-            tracing::warn!(%error, "this process could not sign off: others wait for what it may hold");
+            tracing::warn!(%error, "this process could not sign off; other processes wait for the signals that it may hold");
         }
         for store in &self.stores {
             store.close().await;
@@ -427,7 +427,7 @@ impl App {
     }
 }
 
-/// A file for each writer, `spool-8000.redb`, `spool-8000-2.redb` and so on, with equal shares of the bytes.
+/// Opens a file for each writer, `spool-8000.redb`, `spool-8000-2.redb` and so on. Each gets an equal share of the bytes.
 fn open_spools(path: &Path, most_bytes: u64) -> Vec<Option<Spool>> {
     (1..=LANES)
         .map(|lane| {
@@ -438,13 +438,13 @@ fn open_spools(path: &Path, most_bytes: u64) -> Vec<Option<Spool>> {
                     path.file_stem().unwrap_or_default().to_string_lossy()
                 )),
             };
-            // Pings can still be taken while the database is there: better than not to start at all.
+            // Without a spool the server can still take pings while it reaches the database, which is better than not starting.
             Spool::open(&path, most_bytes / LANES as u64)
-                .inspect_err(|error| tracing::error!(%error, file = %path.display(), "there is no spool: pings are refused while the database is away"))
+                .inspect_err(|error| tracing::error!(%error, file = %path.display(), "cannot open the spool; the server refuses pings while it cannot reach the database"))
                 .ok()
         })
         .collect()
 }
 
-/// Connections that may wait to be accepted; the kernel's own cap (`net.core.somaxconn`) stands above it.
+/// The most connections that may wait to be accepted. The kernel's own limit (`net.core.somaxconn`) may be lower.
 const CONNECTING: i32 = 4_096;

@@ -1,21 +1,21 @@
-//! `deadbeat`: subcommands only.
+//! `deadbeat`: only subcommands.
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use deadbeat_app::commands::{self, Cli};
 
-/// What a request allocates is freed by the writer's thread, which glibc's allocator is slow at (docs/benchmarks.md).
+/// The writer's thread frees memory that a request's thread allocated. The allocator of glibc is slow at that (docs/benchmarks.md).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    // Before any thread exists: this process may have been started to become the embedded PostgreSQL.
+    // First, before any thread exists: this process may have been started to become the embedded PostgreSQL.
     if let Some(failure) = deadbeat_app::embedded_postgres::launch_if_asked() {
         return failure;
     }
     let cli = Cli::parse();
-    // Once for the process, before the first connection: the TLS library asks for it.
+    // Once per process, before the first connection, because the TLS library requires it.
     if rustls::crypto::ring::default_provider()
         .install_default()
         .is_err()

@@ -6,10 +6,10 @@ use std::panic::PanicHookInfo;
 
 use tracing_subscriber::EnvFilter;
 
-/// Starts logging to standard error: standard output is for what a person or a script asked for.
+/// Starts logging to standard error. Standard output is for the results of commands.
 ///
 /// # Errors
-/// The filter cannot be read.
+/// If the filter is invalid.
 pub fn start(filter: &str, format: &str) -> anyhow::Result<()> {
     // sqlx repeats notices of PostgreSQL ("already exists, skipping") at info.
     let filter = EnvFilter::try_new(format!("sqlx=warn,actix_server=warn,{filter}"))
@@ -27,13 +27,13 @@ pub fn start(filter: &str, format: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A panic is a line of the log like others, so that it has the id of the request in which it happened.
+/// Logs a panic as an ordinary line, so that the line has the id of the request in which the panic happened.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let place = panic.location().map_or_else(String::new, ToString::to_string);
     let message = panic.payload_as_str().unwrap_or("(no message)");
     let thread = std::thread::current();
     let thread = thread.name().unwrap_or("unnamed");
-    // RUST_BACKTRACE decides whether there is one.
+    // RUST_BACKTRACE decides whether there is a backtrace.
     let backtrace = Backtrace::capture();
     let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
     tracing::error!(thread, place, backtrace, "a thread panicked: {message}");

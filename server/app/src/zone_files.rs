@@ -1,4 +1,4 @@
-//! The machine's time zone database: read once, at start, when it is newer than the built-in one (ADR 026).
+//! The machine's time zone database. A command reads it once, at its start, if it is newer than the built-in one (ADR 026).
 
 use std::fmt::{self, Display};
 use std::fs::{self, File};
@@ -7,24 +7,24 @@ use std::path::{Path, PathBuf};
 
 use deadbeat_domain::schedule::zone::data::{self, NotAdopted, Origin, Release};
 
-/// The largest TZif file that is read; the largest that exists has 4 kB.
+/// The size in bytes of the largest TZif file that is read. The largest that exists has 4 kB.
 const MOST_BYTES: u64 = 64 * 1024;
-/// The most files and folders that are looked at; a whole database has some 1,800.
+/// The most files and folders that are read. A whole database has some 1,800.
 const MOST_FILES: usize = 10_000;
-/// Folders that hold every zone once more: by another name, or with leap seconds, which no clock that we compare with counts.
+/// Folders that contain every zone a second time: under another name, or with leap seconds, which our clocks do not count.
 const COPIES: [&str; 2] = ["posix", "right"];
 
-/// What became of the machine's time zone database. Prints as a person reads it.
+/// The result of reading the machine's time zone database. Its `Display` is for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Adopted {
-    /// It is in use.
+    /// The machine's database is in use.
     Machine {
-        /// Where it lies.
+        /// Its folder.
         folder: PathBuf,
-        /// Zones that it holds.
+        /// The number of its zones.
         zones: usize,
     },
-    /// The built-in data are in use, and why.
+    /// The built-in data are in use, for this reason.
     BuiltIn(String),
 }
 
@@ -43,8 +43,8 @@ impl Display for Adopted {
     }
 }
 
-/// Uses the machine's zones when their release is newer than the built-in one. Nothing that is wrong with them keeps a command from
-/// running: the built-in data are always there.
+/// Uses the machine's zones if their release is newer than the built-in one. No fault in them stops a command: the built-in data are always
+/// available.
 #[must_use]
 pub fn adopt(folder: Option<&Path>) -> Adopted {
     let Some(folder) = folder else {
@@ -53,7 +53,7 @@ pub fn adopt(folder: Option<&Path>) -> Adopted {
     let shown = folder.display();
     let release = match release_of(folder) {
         Ok(Some(release)) => release,
-        Ok(None) => return Adopted::BuiltIn(format!("{shown}/tzdata.zi names no release")),
+        Ok(None) => return Adopted::BuiltIn(format!("{shown}/tzdata.zi does not name its release")),
         Err(error) => return Adopted::BuiltIn(format!("{shown}/tzdata.zi cannot be read: {error}")),
     };
     if release <= data::built_in_release() {
@@ -64,22 +64,22 @@ pub fn adopt(folder: Option<&Path>) -> Adopted {
             folder: folder.to_owned(),
             zones,
         },
-        // A second command of one process, as in tests.
+        // A second command in one process, as in tests.
         Err(NotAdopted::InUse) if data::origin() == Origin::Machine => {
-            Adopted::BuiltIn("they were read before".to_owned())
+            Adopted::BuiltIn("the machine's were read before".to_owned())
         }
         Err(error) => Adopted::BuiltIn(format!("{shown} is not used: {error}")),
     }
 }
 
-/// The release that `tzdata.zi` names in its first line. None: it names none.
+/// Returns the release in the first line of `tzdata.zi`, or `None` if the line names none.
 fn release_of(folder: &Path) -> std::io::Result<Option<Release>> {
     let mut line = String::new();
     BufReader::new(File::open(folder.join("tzdata.zi"))?.take(256)).read_line(&mut line)?;
     Ok(Release::of_file(&line))
 }
 
-/// Names and contents of the TZif files below a folder. What cannot be read is left out: that zone stays as it is built in.
+/// Returns the names and contents of the TZif files below a folder. Leaves out unreadable files: their zones keep the built-in data.
 fn files_of(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let mut files = Vec::new();
     let mut folders = vec![folder.to_owned()];
@@ -92,7 +92,7 @@ fn files_of(folder: &Path) -> Vec<(String, Vec<u8>)> {
                 return files;
             }
             let path = entry.path();
-            // A link to a folder may lead back up.
+            // Does not follow links to folders, because such a link may lead back up.
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 let is_copy = next == folder && COPIES.iter().any(|copy| entry.file_name() == *copy);
                 if !is_copy {
@@ -110,9 +110,9 @@ fn name_of(folder: &Path, path: &Path) -> Option<String> {
     path.strip_prefix(folder).ok()?.to_str().map(str::to_owned)
 }
 
-/// A file that begins as TZif files do (RFC 9636, section 3.1).
+/// Returns the contents of a file that begins like a TZif file (RFC 9636, section 3.1).
 fn contents(path: &Path) -> Option<Vec<u8>> {
-    // Following links: many names are links to one file. A named pipe would be waited for.
+    // This follows links, because many names are links to one file. It skips named pipes, because opening one would block.
     if !fs::metadata(path).ok()?.is_file() {
         return None;
     }

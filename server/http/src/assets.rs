@@ -1,5 +1,4 @@
-//! Static files. They are part of the binary. Each file's name holds a hash of its content, so a browser may keep it
-//! for good.
+//! Static files. The binary contains them. The name of each file contains a hash of its content, so a browser may cache the file forever.
 
 use std::sync::LazyLock;
 
@@ -7,10 +6,10 @@ use actix_web::http::header;
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpResponse, http::Method};
 
-/// A year: the name changes when the content does.
+/// One year: the file's name changes when its content does.
 const FOREVER: &str = "public, max-age=31536000, immutable";
 
-/// One file.
+/// A static file.
 struct Asset {
     name: &'static str,
     extension: &'static str,
@@ -41,15 +40,14 @@ static ASSETS: [Asset; 4] = [
     asset!("favicon", "svg", "image/svg+xml", "img/favicon.svg"),
 ];
 
-/// The path of a file by its plain name (`tokens.css`), for templates. Empty if there is no such file; a test finds
-/// that.
+/// Returns the path of a file by its plain name (`tokens.css`), for templates. Returns an empty string if there is no such file; a test detects that.
 #[must_use]
 pub fn path(file: &str) -> &'static str {
     let named = |asset: &&Asset| file.split_once('.') == Some((asset.name, asset.extension));
     ASSETS.iter().find(named).map_or("", |asset| asset.path.as_str())
 }
 
-/// The routes of all files.
+/// Mounts the routes of all files.
 pub fn configure(config: &mut ServiceConfig) {
     for asset in &ASSETS {
         let serve = || async {
@@ -66,7 +64,7 @@ pub fn configure(config: &mut ServiceConfig) {
     }
 }
 
-/// FNV-1a, 64 bits, computed by the compiler. It tells versions of our own files apart, which nobody attacks.
+/// FNV-1a, 64 bits, computed at compile time. It only distinguishes versions of our own files, so it need not withstand attacks.
 const fn hash(bytes: &[u8]) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     let mut at = 0;
@@ -98,7 +96,7 @@ mod tests {
         assert_eq!(path("nothing.css"), "");
     }
 
-    /// The CSP forbids to load anything from elsewhere, so a style that does would not work.
+    /// The CSP forbids styles to load anything from other hosts, so a style that does would not work.
     #[test]
     fn styles_load_nothing_from_elsewhere() {
         for asset in &ASSETS {

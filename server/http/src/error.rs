@@ -1,4 +1,4 @@
-//! Faults as answers: problem+json (RFC 9457) for the API.
+//! Errors of the API as responses: problem+json (RFC 9457).
 
 use std::fmt;
 
@@ -14,29 +14,29 @@ use serde_json::{Value, json};
 use crate::problem::Problem;
 use crate::request;
 
-/// Seconds after which a client should try again when we cannot serve it.
+/// `Retry-After` of responses to requests that the server cannot serve at the moment, in seconds.
 pub const RETRY_AFTER_SECONDS: &str = "2";
 
-/// A wait as `Retry-After` has it: whole seconds, rounded up.
+/// Converts a wait to the value of `Retry-After`: whole seconds, rounded up, at least 1.
 #[must_use]
 pub fn retry_after(wait: TimeDelta) -> i64 {
     (wait.num_milliseconds().max(0) as u64).div_ceil(1_000).max(1) as i64
 }
 
-/// A fault as the API answers it.
+/// An error as the API returns it.
 #[derive(Debug)]
 pub struct ApiError {
     problem: Problem,
     detail: String,
     errors: Vec<FieldError>,
-    /// The methods that the path takes, when the one that came is not among them (RFC 9110, 15.5.6).
+    /// The methods that the path allows, if the request's method is not one of them (RFC 9110, 15.5.6).
     allowed: Option<&'static str>,
-    /// Whole seconds after which to try again, when that is known.
+    /// Whole seconds after which the client may try again, if the service knows them.
     retry_after: Option<i64>,
 }
 
 impl ApiError {
-    /// A fault with what a person needs to act on it.
+    /// Makes an error. The detail says what a person needs to act on it.
     #[must_use]
     pub fn new(problem: Problem, detail: impl Into<String>) -> Self {
         Self {
@@ -48,7 +48,7 @@ impl ApiError {
         }
     }
 
-    /// Invalid fields.
+    /// Makes the error for invalid fields.
     #[must_use]
     pub fn fields(errors: Vec<FieldError>) -> Self {
         let detail: Vec<String> = errors
@@ -61,7 +61,7 @@ impl ApiError {
         }
     }
 
-    /// Nothing of that id; also for what another project owns.
+    /// Makes the error for an id that does not exist in the project. An id of another project gets the same error.
     #[must_use]
     pub fn not_found(what: &str) -> Self {
         Self::new(
@@ -70,7 +70,7 @@ impl ApiError {
         )
     }
 
-    /// A method that the path does not take.
+    /// Makes the error for a method that the path does not allow.
     #[must_use]
     pub fn wrong_method(request: &HttpRequest, allowed: &'static str) -> Self {
         let detail = format!("{} takes {allowed}, not {}", request.path(), request.method());
@@ -80,12 +80,15 @@ impl ApiError {
         }
     }
 
-    /// Too much at once.
+    /// Makes the error for an overloaded server.
     fn busy() -> Self {
-        Self::new(Problem::Busy, "too much is waiting; try again in a few seconds")
+        Self::new(
+            Problem::Busy,
+            "the server is overloaded; try again in a few seconds",
+        )
     }
 
-    /// Which kind of fault it is.
+    /// Returns the kind of the error.
     #[must_use]
     pub fn problem(&self) -> Problem {
         self.problem
@@ -183,14 +186,14 @@ impl From<Refusal> for ApiError {
     }
 }
 
-/// The inner cause is logged here, once, and never shown.
+/// Logs the inner cause once. The response never contains it.
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         if matches!(error, StoreError::Crowded) {
             return Self::busy();
         }
         if error.is_unavailable() {
-            tracing::warn!(error = %with_sources(&error), "the database is away");
+            tracing::warn!(error = %with_sources(&error), "the database cannot be reached");
             return Self::new(
                 Problem::DatabaseAway,
                 "the database cannot be reached; try again in a few seconds",

@@ -1,7 +1,7 @@
 //! HTTP: ping URLs, `/api/v1`, pages, health and metrics.
 //!
-//! A handler takes its request apart, makes one call to a service, and answers. There is no SQL here, no transaction, and no rule.
-//! `ping`, `api` and `web` do not import one another.
+//! A handler reads its request, makes one call to a service, and answers. Handlers contain no SQL, no transaction and no rule. `ping`, `api` and
+//! `web` do not import one another.
 
 pub mod api;
 pub mod assets;
@@ -26,7 +26,7 @@ use crate::middleware::security_headers::security_headers;
 
 pub use state::AppState;
 
-/// Mounts health and metrics only: for a process that takes no requests otherwise. The state must be in the app's data, too.
+/// Mounts only health and metrics, for a process that serves no other requests. The app's data must contain the state, too.
 pub fn configure_operation(config: &mut ServiceConfig, state: &AppState) {
     config.service(guarded(
         state,
@@ -36,10 +36,10 @@ pub fn configure_operation(config: &mut ServiceConfig, state: &AppState) {
     ));
 }
 
-/// Mounts everything. The state must be in the app's data, too.
+/// Mounts every route. The app's data must contain the state, too.
 pub fn configure(config: &mut ServiceConfig, state: &AppState) {
     config
-        // Routes are tried in this order, and most requests are pings.
+        // actix tries the routes in this order, and most requests are pings.
         .configure(ping::configure)
         .service(guarded(
             state,
@@ -49,7 +49,7 @@ pub fn configure(config: &mut ServiceConfig, state: &AppState) {
                 .configure(operation::metrics::configure)
                 .configure(api::configure)
                 .configure(web::configure)
-                // Ping URLs also live at the root: they take what nobody else wanted.
+                // Ping URLs also exist at the root: they get the paths that no other route matches.
                 .configure(ping::configure_root),
         ));
 }

@@ -1,5 +1,5 @@
-//! The ping URLs: plain text, one line. Wire-compatible with Healthchecks, without its faults: nothing in a header, a method or a body
-//! can lose a ping, and a browser's OPTIONS is none.
+//! The ping URLs: plain text, one line. They are wire-compatible with Healthchecks, but fix two of its faults. No header, method or body can lose
+//! a ping, and an OPTIONS request of a browser is not a ping.
 //!
 //! ```text
 //! /ping/<uuid>             /ping/<ping key>/<slug>          also at the root, with and without a slash at the end
@@ -7,7 +7,7 @@
 //!                                                           ?create=1&cron=&tz=&period=&grace=&tags=   (slug URLs)
 //! ```
 //!
-//! Deploy scripts snooze alerts by URLs beside these: [`snooze`].
+//! Beside these URLs are those by which deploy scripts snooze alerts: [`snooze`].
 
 mod snooze;
 
@@ -46,25 +46,25 @@ use crate::middleware::security_headers::add_security_headers;
 use crate::request;
 use crate::state::AppState;
 
-/// The scope `/ping/…`: a plain prefix, because a pattern would be matched by an expression, which cost a tenth of a ping.
+/// Mounts `/ping/…`. A plain prefix, because matching a pattern with a regular expression took a tenth of a ping's time.
 pub fn configure(config: &mut ServiceConfig) {
     config.service(web::scope("/ping").default_service(web::route().to(receive)));
 }
 
-/// Ping URLs at the root: whatever nobody else took.
+/// Mounts the ping URLs at the root, for paths that no other route matches.
 pub fn configure_root(config: &mut ServiceConfig) {
     config.default_service(web::route().to(receive_at_root));
 }
 
-/// Bytes of a body that are read at all: what is beyond the kept part is passed over so that the client sees its answer.
+/// The server reads this many bytes of a body. It discards bytes beyond the kept part, so that the client can finish sending and gets its answer.
 const BODY_READ_BYTES: usize = 16_000_000;
-/// A body that does not come is not waited for: the ping itself has arrived.
+/// The server waits this long for a body. It then records the ping without the rest.
 const BODY_WAIT: Duration = Duration::from_secs(10);
 
-/// How much of a body is kept, told with each acknowledgement.
+/// The header by which each acknowledgement says how many bytes of a body the server keeps.
 const PING_BODY_LIMIT: HeaderName = HeaderName::from_static("ping-body-limit");
 
-// The values of an acknowledgement's headers. As constants they are not checked for each ping.
+// Values of an acknowledgement's headers. They are constants, so that the server need not validate them for each ping.
 const WHOLE_BODY: HeaderValue = HeaderValue::from_static("100000");
 const NO_BODY: HeaderValue = HeaderValue::from_static("0");
 const PLAIN_TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -72,7 +72,7 @@ const NEVER_KEPT: HeaderValue =
     HeaderValue::from_static("max-age=0, no-cache, no-store, must-revalidate, private");
 const ANYBODY: HeaderValue = HeaderValue::from_static("*");
 
-/// What a ping URL says.
+/// The contents of a ping URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Target {
     address: TargetAddress,
@@ -86,14 +86,14 @@ enum TargetAddress {
     Slug { key: String, slug: String },
 }
 
-/// Why a ping URL is refused.
+/// Why the server refuses a ping URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Refusal {
     NotFound,
     InvalidUrl,
 }
 
-/// Reads what stands behind `/ping/`.
+/// Parses the path behind `/ping/`.
 fn parse(tail: &str) -> Result<Target, Refusal> {
     let tail = tail.strip_suffix('/').unwrap_or(tail);
     let segments: Vec<&str> = tail.split('/').collect();
@@ -162,7 +162,7 @@ async fn receive(request: HttpRequest, state: Data<AppState>, payload: web::Payl
     answer
 }
 
-/// Ping URLs at the root; everything else that nobody serves is not found.
+/// Handles ping URLs at the root. Any other path there is not found.
 async fn receive_at_root(request: HttpRequest, state: Data<AppState>, payload: web::Payload) -> HttpResponse {
     let tail = request.path().trim_start_matches('/');
     let looks_like_ping = match parse(tail) {
@@ -196,7 +196,7 @@ fn cors(answer: &mut HttpResponseBuilder) -> &mut HttpResponseBuilder {
     answer.insert_header((header::ACCESS_CONTROL_ALLOW_ORIGIN, ANYBODY))
 }
 
-/// An acknowledged ping, and how much of its body is kept.
+/// Makes the acknowledgement of a ping. It says how many bytes of the body the server keeps.
 fn acknowledged(status: StatusCode, line: &'static str, keeps_body: bool) -> HttpResponse {
     let kept = if keeps_body { WHOLE_BODY } else { NO_BODY };
     cors(&mut HttpResponse::build(status))
@@ -213,7 +213,7 @@ fn try_again(line: &'static str) -> HttpResponse {
         .body(line)
 }
 
-/// A sender that has sent too much; its pings are not recorded.
+/// Makes the answer to a sender that has used up its quota. The server does not record these pings.
 fn too_many(wait: TimeDelta) -> HttpResponse {
     HttpResponse::TooManyRequests()
         .content_type("text/plain; charset=utf-8")
@@ -222,7 +222,7 @@ fn too_many(wait: TimeDelta) -> HttpResponse {
 }
 
 async fn answer(request: &HttpRequest, state: Data<AppState>, payload: Payload, tail: &str) -> HttpResponse {
-    // Stamped before anything can be slow: a busy database never makes a ping late.
+    // Take the time before any slow step, so that a busy database never makes a ping late.
     let received_at = state.now();
     match *request.method() {
         Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::OPTIONS => {}
@@ -239,21 +239,21 @@ async fn answer(request: &HttpRequest, state: Data<AppState>, payload: Payload, 
         Err(Refusal::InvalidUrl) if is_preflight => return text(StatusCode::NOT_FOUND, "not found"),
         Err(Refusal::NotFound) => {
             return match snooze::parse(tail) {
-                // Boxed: it is rare, and every ping's future would be moved about with room for it.
+                // Boxed, because this is rare: otherwise the future of every ping would be larger, and moving it would cost more.
                 Some(order) => Box::pin(snooze::answer(request, &state, order)).await,
                 None => text(StatusCode::NOT_FOUND, "not found"),
             };
         }
         Err(Refusal::InvalidUrl) => return text(StatusCode::BAD_REQUEST, "invalid url format"),
     };
-    // A browser's preflight: answered, and no ping.
+    // A browser's preflight gets an answer and is not a ping.
     if is_preflight {
         return cors(&mut HttpResponse::NoContent())
             .insert_header((header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST, PUT"))
             .insert_header((header::ACCESS_CONTROL_MAX_AGE, "600"))
             .finish();
     }
-    // A query that cannot be decoded says nothing: the ping itself is clear.
+    // Ignore a query that cannot be decoded: the path alone identifies the ping.
     let query = match request.query_string() {
         "" => Vec::new(),
         text => web::Query::<Vec<(String, String)>>::from_query(text)
@@ -288,7 +288,7 @@ async fn answer(request: &HttpRequest, state: Data<AppState>, payload: Payload, 
     let mut body = read_body(payload).await;
     let keeps_body = quotas.admit_body(&address, body.len(), received_at);
     if !keeps_body {
-        // The ping itself counts all the same.
+        // The server still records the ping.
         body = Vec::new();
     }
     let report = Report {
@@ -299,7 +299,7 @@ async fn answer(request: &HttpRequest, state: Data<AppState>, payload: Payload, 
     };
     let incoming = Incoming::from_request(received_at, report, sender(request, &state), body);
 
-    // Kept for after the monitor is made, and only where that may be asked for.
+    // A copy, to ping with once the monitor exists. Only requests with `create=1` need one.
     let again = creates.then(|| incoming.clone());
     match state.services.ingest().accept(incoming).await {
         Ok(Accepted::Recorded) => acknowledged(StatusCode::OK, "OK", keeps_body),
@@ -307,7 +307,7 @@ async fn answer(request: &HttpRequest, state: Data<AppState>, payload: Payload, 
             let (TargetAddress::Slug { slug, .. }, Some(again)) = (&target.address, again) else {
                 return text(StatusCode::NOT_FOUND, "not found");
             };
-            // Boxed: it is rare, and every ping's future would be moved about with room for it.
+            // Boxed, because this is rare: otherwise the future of every ping would be larger, and moving it would cost more.
             let creating = create_and_ping(&state, access, slug, &query, again, keeps_body);
             let creating = Box::pin(creating.instrument(request::span()));
             match access.may(Action::Signal) {
@@ -321,10 +321,10 @@ async fn answer(request: &HttpRequest, state: Data<AppState>, payload: Payload, 
     }
 }
 
-/// Reads the kept part of a body and passes over the rest. Whatever goes wrong with the body, the ping has arrived.
+/// Reads the part of a body that the server keeps, and discards the rest. An error in the body does not matter: the ping has arrived.
 async fn read_body(mut payload: Payload) -> Vec<u8> {
     let mut body = Vec::new();
-    // Most pings have none: no timer is set for them.
+    // Most pings have no body and need no timer.
     if matches!(payload, Payload::None) {
         return body;
     }
@@ -345,7 +345,7 @@ async fn read_body(mut payload: Payload) -> Vec<u8> {
     body
 }
 
-/// `create=1`: makes the monitor that the URL describes, then pings it.
+/// Handles `create=1`: creates the monitor that the URL describes, then pings it.
 async fn create_and_ping(
     state: &Data<AppState>,
     access: Access,
@@ -364,7 +364,7 @@ async fn create_and_ping(
     };
     let created = match monitor::create_by_ping(&state.services, &access, &change).await {
         Ok(_) => true,
-        // Another request made it meanwhile.
+        // Another request has created it in the meantime.
         Err(ServiceError::SlugTaken(_)) => false,
         Err(ServiceError::Invalid(faults)) => {
             let faults: Vec<String> = faults
@@ -395,7 +395,7 @@ async fn create_and_ping(
     }
 }
 
-/// A created monitor's settings: a day with an hour of grace, as Healthchecks has it, where the URL does not say otherwise.
+/// Reads the settings of a new monitor from the query. The defaults are those of Healthchecks: a period of one day, and an hour of grace.
 fn change_from_query(slug: &str, query: &[(String, String)]) -> Result<Change, String> {
     let parameter = |name: &str| {
         query

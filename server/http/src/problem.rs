@@ -1,10 +1,10 @@
-//! The table of problem codes: every fault that the API can answer. `docs/problems.md` has a heading for each.
+//! The table of problem codes: every error that the API can return. `docs/problems.md` has a heading for each.
 
 use actix_web::http::StatusCode;
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpResponse, Responder};
 
-/// The page that a problem's `type` leads to.
+/// Mounts the page to which the `type` of a problem links.
 pub fn configure(config: &mut ServiceConfig) {
     config.route("/docs/problems", web::get().to(explain));
 }
@@ -15,10 +15,10 @@ async fn explain() -> impl Responder {
         .body(include_str!("../../../docs/problems.md"))
 }
 
-/// A kind of fault.
+/// A kind of error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Problem {
-    /// No key came with the request.
+    /// The request has no key.
     MissingKey,
     /// The key is unknown or revoked.
     UnknownKey,
@@ -26,38 +26,38 @@ pub enum Problem {
     KeyScope,
     /// The role of the account may not do this.
     MemberRole,
-    /// The body is no JSON.
+    /// The body is not JSON.
     InvalidJson,
-    /// The body is JSON, but not what is asked for.
+    /// The body is JSON, but some of its fields are invalid.
     InvalidFields,
-    /// A query parameter cannot be taken.
+    /// A query parameter is unknown or invalid.
     InvalidQuery,
     /// The body is too large.
     BodyTooLarge,
-    /// Nothing of that id or path.
+    /// The id or the path does not exist.
     NotFound,
-    /// The path takes other methods.
+    /// The path allows only other methods.
     MethodNotAllowed,
     /// The slug is taken.
     SlugTaken,
-    /// Not in this state.
+    /// The object is in a state that does not allow this.
     Conflict,
-    /// A quota is reached.
+    /// The project has reached a limit on a number of things, such as monitors.
     LimitReached,
-    /// A quota of a window of time is used up.
+    /// The project has used up a quota of this stretch of time.
     TooManyRequests,
-    /// Too much at once.
+    /// The server is overloaded; a retry in a few seconds may succeed.
     Busy,
-    /// The server lacks a key for the secrets of channels.
+    /// The server lacks the encryption key for the secrets of channels.
     KeyMissing,
-    /// The database is away.
+    /// The database cannot be reached.
     DatabaseAway,
-    /// A bug of ours.
+    /// A bug of the server.
     Internal,
 }
 
 impl Problem {
-    /// Every kind: documents and tests go through them.
+    /// Every kind, for documents and tests that list all of them.
     pub const ALL: [Self; 18] = [
         Self::MissingKey,
         Self::UnknownKey,
@@ -79,7 +79,7 @@ impl Problem {
         Self::Internal,
     ];
 
-    /// Its code, status and title.
+    /// Returns the code, the HTTP status and the title.
     #[must_use]
     pub fn row(self) -> (&'static str, StatusCode, &'static str) {
         match self {
@@ -118,7 +118,11 @@ impl Problem {
                 "This path takes other methods",
             ),
             Self::SlugTaken => ("slug_taken", StatusCode::CONFLICT, "The slug is taken"),
-            Self::Conflict => ("conflict", StatusCode::CONFLICT, "It is not in a state for this"),
+            Self::Conflict => (
+                "conflict",
+                StatusCode::CONFLICT,
+                "The current state does not allow this",
+            ),
             Self::LimitReached => (
                 "limit_reached",
                 StatusCode::FORBIDDEN,
@@ -127,9 +131,13 @@ impl Problem {
             Self::TooManyRequests => (
                 "too_many_requests",
                 StatusCode::TOO_MANY_REQUESTS,
-                "Too many of these in a short time",
+                "Too many requests in a short time",
             ),
-            Self::Busy => ("busy", StatusCode::SERVICE_UNAVAILABLE, "Too much at once"),
+            Self::Busy => (
+                "busy",
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The server is overloaded",
+            ),
             Self::KeyMissing => (
                 "key_missing",
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -138,7 +146,7 @@ impl Problem {
             Self::DatabaseAway => (
                 "database_away",
                 StatusCode::SERVICE_UNAVAILABLE,
-                "The database is away",
+                "The database cannot be reached",
             ),
             Self::Internal => (
                 "internal",
@@ -148,7 +156,7 @@ impl Problem {
         }
     }
 
-    /// Stable, for programs.
+    /// Returns the code. Programs compare it, so it never changes.
     #[must_use]
     pub fn code(self) -> &'static str {
         self.row().0

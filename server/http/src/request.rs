@@ -1,6 +1,6 @@
-//! The request that this thread works on at the moment: its id, and who sent it.
+//! The request on which this thread currently works: its id, and who sent it.
 //!
-//! A request never changes its thread, but a thread works on many requests in turns. [`within`] therefore sets the request for each turn.
+//! A request never changes its thread, but a thread switches between many requests. [`within`] therefore sets the current request for each turn.
 
 use std::cell::RefCell;
 
@@ -12,24 +12,24 @@ use uuid::Uuid;
 /// The header that carries the id of a request.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The longest id that is taken from a client, in bytes.
+/// The longest request id that the server accepts from a client, in bytes.
 const MOST_BYTES: usize = 64;
 
-/// Who sent a request.
+/// The sender of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SentBy {
-    /// Whoever has this API key.
+    /// The holder of this API key.
     Key(ApiKeyId),
-    /// Somebody who is signed in to this account.
+    /// A person who is signed in to this account.
     Account(AccountId),
 }
 
-/// A request under way.
+/// A request that the server is handling.
 #[derive(Debug)]
 pub struct Current {
     pub(crate) id: HeaderValue,
     pub(crate) sent_by: Option<SentBy>,
-    /// It is a ping, whatever its path looks like.
+    /// True for a ping, even if its path is at the root.
     pub(crate) is_ping: bool,
 }
 
@@ -38,7 +38,7 @@ thread_local! {
 }
 
 impl Current {
-    /// A request whose client sent this id. Without a usable one, the request gets an id of its own.
+    /// Makes the current request. A request without a usable id from its client gets a new one.
     #[must_use]
     pub fn new(sent: Option<&HeaderValue>) -> Self {
         Self {
@@ -48,20 +48,20 @@ impl Current {
         }
     }
 
-    /// The id as text.
+    /// Returns the id as text.
     #[must_use]
     pub fn id(&self) -> &str {
         self.id.to_str().unwrap_or_default()
     }
 }
 
-/// Ids stand in logs and in headers: 1 to 64 visible characters of ASCII, without blanks.
+/// Returns true if logs and headers can contain the id: 1 to 64 visible ASCII characters without blanks.
 fn is_usable(id: &HeaderValue) -> bool {
     let bytes = id.as_bytes();
     (1..=MOST_BYTES).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
 }
 
-/// A new id. `Uuid::new_v4` would ask the kernel for each ping.
+/// Makes a new id. `Uuid::new_v4` would make a system call for each ping.
 fn made() -> HeaderValue {
     let id = uuid::Builder::from_random_bytes(rand::random()).into_uuid();
     let mut buffer = Uuid::encode_buffer();
@@ -69,7 +69,7 @@ fn made() -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("-"))
 }
 
-/// Puts the request that a turn is for in its place when the turn ends, however it ends.
+/// One turn of a request. When the turn ends, also by a panic, the request moves from the thread back to its place.
 struct Turn<'a>(&'a mut Option<Current>);
 
 impl<'a> Turn<'a> {
@@ -85,20 +85,20 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// Works on this request for one turn.
+/// Does some work as one turn of this request.
 pub(crate) fn within<T>(current: &mut Option<Current>, work: impl FnOnce() -> T) -> T {
     let _turn = Turn::begin(current);
     work()
 }
 
-/// The id of the request under way; outside of one, a new id.
+/// Returns the id of the current request. Outside of a request, it returns a new id.
 #[must_use]
 pub fn id() -> String {
     let current = CURRENT.with_borrow(|current| current.as_ref().map(|current| current.id().to_owned()));
     current.unwrap_or_else(|| Uuid::new_v4().to_string())
 }
 
-/// Notes who sent the request under way.
+/// Notes who sent the current request.
 pub fn sent_by(who: SentBy) {
     CURRENT.with_borrow_mut(|current| {
         if let Some(current) = current {
@@ -107,7 +107,7 @@ pub fn sent_by(who: SentBy) {
     });
 }
 
-/// Notes that the request under way is a ping.
+/// Notes that the current request is a ping.
 pub fn is_ping() {
     CURRENT.with_borrow_mut(|current| {
         if let Some(current) = current {
@@ -116,7 +116,7 @@ pub fn is_ping() {
     });
 }
 
-/// A span with the id of the request under way, for the few log lines of pings: a ping usually has no span of its own.
+/// Returns a span with the id of the current request, for the few log lines about pings: a ping usually has no span of its own.
 #[must_use]
 pub fn span() -> Span {
     let around = Span::current();

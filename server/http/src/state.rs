@@ -9,28 +9,27 @@ use deadbeat_store::Reader;
 
 use crate::extract::client_ip::TrustedProxies;
 
-/// Shared by all handlers.
+/// The state that all handlers share.
 #[derive(Clone)]
 pub struct AppState {
     /// The use cases.
     pub services: Services,
     /// Counters of the delivery loop, for metrics.
     pub deliveries: Arc<DeliveryFigures>,
-    /// Whether clients reach the site by https. Then cookies are only for https and this host, and browsers must stay
-    /// with https.
+    /// True if clients reach the site by https. Cookies are then valid only over https and only for this host, and browsers must stay with https.
     pub is_https: bool,
     /// The proxies whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: TrustedProxies,
 }
 
 impl AppState {
-    /// Plain reads.
+    /// Returns a reader, which can only read from the database.
     #[must_use]
     pub fn reader(&self) -> Reader {
         self.services.reader()
     }
 
-    /// Now.
+    /// Returns the current time.
     #[must_use]
     pub fn now(&self) -> DateTime<Utc> {
         self.services.now()

@@ -1,4 +1,4 @@
-//! What a use case can answer that its caller can act on.
+//! The errors of use cases on which a caller can act.
 
 use chrono::TimeDelta;
 use deadbeat_domain::monitor::FieldError;
@@ -9,44 +9,44 @@ use thiserror::Error;
 /// Why a use case was refused.
 #[derive(Debug, Error)]
 pub enum ServiceError {
-    /// The project has nothing of that id.
+    /// The project has nothing with that id.
     #[error("there is no such {0}")]
     NotFound(&'static str),
     /// The caller's role or key does not allow it.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// Fields that cannot be taken as they are.
+    /// Some fields are invalid.
     #[error("the request has invalid fields")]
     Invalid(Vec<FieldError>),
     /// The slug is taken.
     #[error("the project already has a monitor with the slug {0:?}")]
     SlugTaken(String),
-    /// Not in this state.
+    /// The state of the object does not allow this.
     #[error("{0}")]
     Conflict(String),
-    /// A quota is reached.
+    /// The project has reached a limit on a number of things.
     #[error("the project has reached its limit of {limit} {what}")]
     Limit {
-        /// Of what.
+        /// The things that the limit counts.
         what: &'static str,
-        /// How many are allowed.
+        /// The most that the project may have.
         limit: i64,
     },
-    /// A quota of a window of time is used up: try again when the window has ended.
+    /// The quota of a stretch of time is used up. The caller may retry when that stretch has ended.
     #[error("{what}; try again in {} s", .retry_after.num_seconds().max(1))]
     TooMany {
-        /// Which quota, as a sentence.
+        /// The quota, as a clause.
         what: String,
-        /// How long until the next is allowed.
+        /// How long to wait before the next request is allowed.
         retry_after: TimeDelta,
     },
-    /// Too much at once: try again soon.
-    #[error("too much at once")]
+    /// The server is overloaded; the caller should retry soon.
+    #[error("the server is overloaded")]
     Busy,
-    /// The secrets of channels cannot be sealed or opened: this server lacks a key. In words for the operator.
+    /// The server lacks a key for encrypting or decrypting the secrets of channels. The text is for the operator.
     #[error("{0}")]
     KeyMissing(String),
-    /// The database.
+    /// An error of the database.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

@@ -1,7 +1,6 @@
-//! The change feed: what changed in a project since a reader last asked (ADR 034).
+//! The change feed: the changes in a project since a reader's last poll (ADR 034).
 //!
-//! Every use case that changes something notes it in its own transaction ([`note`]). Pings and events that change no status note nothing.
-//! Readers poll.
+//! Every use case that changes something notes the change in its own transaction ([`note`]). Pings and events that change no status note nothing.
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::change::feed::{Change, ChangeKind, ChangeSubject, has_missed, needed};
@@ -13,7 +12,7 @@ use deadbeat_store::feed::Stored;
 
 use crate::{ServiceError, Services};
 
-/// Notes a change; the commit of the transaction writes it.
+/// Notes a change. The commit of the transaction writes it.
 pub(crate) fn note(
     tx: &mut Tx,
     project_id: ProjectId,
@@ -24,7 +23,7 @@ pub(crate) fn note(
     note_all(tx, project_id, [subject], what, at);
 }
 
-/// Notes the same change of several subjects.
+/// Notes the same change for several subjects.
 pub(crate) fn note_all(
     tx: &mut Tx,
     project_id: ProjectId,
@@ -41,22 +40,22 @@ pub(crate) fn note_all(
     deadbeat_store::feed::note(tx, changes);
 }
 
-/// What a reader gets.
+/// The answer to a reader's poll.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changes {
     /// The next changes, oldest first.
     pub changes: Vec<Stored>,
-    /// After which sequence to ask next.
+    /// The sequence for the reader's next poll.
     pub next_after: i64,
-    /// Changes that the reader does not know are no longer kept: the reader must reload everything, and then ask after `next_after`.
+    /// True if changes that the reader has not seen were removed. The reader must reload everything, then poll after `next_after`.
     pub must_reload: bool,
 }
 
-/// The changes of a project after a sequence, at most `limit`, without those that the reader may not see. `after` None: no changes, and from
-/// where to ask; whoever reads the project's state after that misses nothing.
+/// Returns the changes of a project after a sequence, at most `limit`, without those that the reader may not see. With `None` for `after` it returns
+/// no changes, only the sequence for the next poll. A reader that then loads the project's state misses nothing.
 ///
 /// # Errors
-/// Refused, or the database is away.
+/// If the access does not allow this, or the database cannot be reached.
 pub async fn read(
     services: &Services,
     access: &Access,

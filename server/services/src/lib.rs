@@ -3,14 +3,15 @@
 //! ```text
 //! request ─ http ─▶ ingest ──────── one Tx: lock monitors, append pings and runs, domain::on_ping ───┐
 //!                                                                                Transition? ▼
-//! events ─ http ─▶ trace ───────── one Tx: lock traces, fold the told stages, write them anew
+//! events ─ http ─▶ trace ───────── one Tx: lock traces, apply the new stages, write the traces
 //!  clock ── evaluator ── one Tx per batch: claim overdue, domain::on_silence ─▶ incident::record
 //!                                  transition + incident + outbox rows, in the same Tx
 //!  wake-up or poll ─ delivery: claim with lease (Tx) ▶ render ▶ sender (no Tx) ▶ settle: sent | retry at | dead (Tx)
 //! ```
 //!
-//! A signal being written holds its monitor's row and the evaluator skips locked rows, so a signal in flight always beats the
-//! silence. A crash between any two arrows loses nothing: at worst a delivery is sent twice, under the same delivery id.
+//! While a signal is being written, its transaction locks the row of its monitor, and the evaluator skips locked rows. A signal in flight therefore
+//! always comes before a judgement of silence. A crash between any two arrows loses nothing: at worst a delivery is sent twice, with the same
+//! delivery id.
 
 pub mod alert;
 pub mod celery;
@@ -51,7 +52,7 @@ use crate::secret::keyring::Keyring;
 
 pub use error::ServiceError;
 
-/// What every use case needs. Cheap to clone.
+/// The parts that every use case needs. Clones are cheap.
 #[derive(Clone)]
 pub struct Services {
     pub(crate) store: Store,
@@ -60,54 +61,54 @@ pub struct Services {
     pub(crate) ingest: Ingest,
     pub(crate) traces: Traces,
     pub(crate) passwords: Passwords,
-    /// Who guessed passwords, lately.
+    /// Counts recent wrong passwords.
     pub(crate) guesses: Guesses,
-    /// Rung when something was put into the outbox.
+    /// Notified when a use case has put something into the outbox.
     pub(crate) outbox_bell: Arc<Notify>,
     pub(crate) selfwatch: Selfwatch,
-    /// How often Beats sent what, lately.
+    /// Counts what each Beat has sent recently.
     pub(crate) floods: Floods,
-    /// How long messages waited, lately.
+    /// The recent waits of messages in queues.
     pub(crate) waits: Waits,
     pub(crate) channel_rules: ChannelRules,
     /// Seals and opens the secrets of channels.
     pub(crate) keyring: Keyring,
-    /// What was refused lately, each told once a minute.
+    /// Limits the log lines about refusals to one per minute and key.
     pub(crate) refusals: Arc<OnceAMinute>,
     /// What keys and projects may use up.
     pub(crate) quotas: Quotas,
-    /// How fast projects may ask for work that takes long.
+    /// Limits how fast a project may request slow work.
     pub(crate) paces: Paces,
-    /// Stages of runs of one project that are under way.
+    /// Limits the stages of one project that are being written.
     pub(crate) stages: Shares,
-    /// Signals of one project's runs that are under way.
+    /// Limits the signals of one project's runs that are being written.
     pub(crate) signals: Shares,
 }
 
-/// What this deployment asks of new channels.
+/// The rules of this deployment for new channels.
 #[derive(Clone, Default)]
 pub struct ChannelRules {
-    /// Judge whether a channel's settings can ever work. None: they are taken as they are, which is for commands and tests.
+    /// Check whether a channel's settings can ever work. `None` skips the check, for commands and tests.
     pub senders: Option<Senders>,
-    /// Mail goes only to addresses whose owners confirmed.
+    /// True if mail goes only to addresses whose owners have confirmed.
     pub confirm_mail: bool,
 }
 
-/// How this deployment is reached from outside.
+/// The address of this deployment for clients.
 #[derive(Debug, Clone)]
 pub struct Site {
-    /// Such as `https://deadbeat.example.org`, without a slash at the end.
+    /// A URL such as `https://deadbeat.example.org`, without a slash at the end.
     pub url: String,
 }
 
 impl Site {
-    /// A monitor's ping URL.
+    /// Returns a monitor's ping URL.
     #[must_use]
     pub fn ping_url(&self, id: deadbeat_domain::ids::PingId) -> String {
         format!("{}/ping/{}", self.url, id.0)
     }
 
-    /// The address of a cause's page.
+    /// Returns the URL of a cause's page.
     #[must_use]
     pub fn cause_url(&self, cause: deadbeat_domain::incident::cause::Cause) -> String {
         format!("{}{}", self.url, cause.page())
@@ -115,7 +116,7 @@ impl Site {
 }
 
 impl Services {
-    /// Puts the parts together. `store` is used by requests; the loops have pools of their own.
+    /// Makes the use cases. Requests use `store`; the loops have pools of their own.
     #[must_use]
     pub fn new(
         store: Store,
@@ -148,7 +149,7 @@ impl Services {
         }
     }
 
-    /// The same with other limits.
+    /// Replaces the quotas.
     #[must_use]
     pub fn with_quotas(self, settings: QuotaSettings) -> Self {
         Self {
@@ -157,7 +158,7 @@ impl Services {
         }
     }
 
-    /// Notes that a ping key or a ping URL sends too many pings.
+    /// Logs that a ping key or a ping URL sends too many pings.
     pub fn note_flood(&self, address: &Address, client: Option<IpAddr>) {
         let sender = people::quota::sender(address);
         if self.refusals.is_first(sender, self.now()) {
@@ -165,71 +166,71 @@ impl Services {
                 Address::Ping(_) => "ping URL",
                 Address::Slug { .. } => "ping key",
             };
-            tracing::warn!(target: TARGET, action = "too_many_pings", sender = kind, address = shown(client), "pings are refused: there are too many");
+            tracing::warn!(target: TARGET, action = "too_many_pings", sender = kind, address = shown(client), "pings are refused, because their sender has sent too many");
         }
     }
 
-    /// What keys and projects may use up.
+    /// Returns the quotas of keys and projects.
     #[must_use]
     pub fn quotas(&self) -> &Quotas {
         &self.quotas
     }
 
-    /// Also with these rules for new channels.
+    /// Sets the rules for new channels.
     #[must_use]
     pub fn with_channel_rules(mut self, rules: ChannelRules) -> Self {
         self.channel_rules = rules;
         self
     }
 
-    /// Also with these keys. Without keys, no channel can be added.
+    /// Sets the encryption keys. Without keys, nobody can add a channel.
     #[must_use]
     pub fn with_keyring(self, keyring: Keyring) -> Self {
         Self { keyring, ..self }
     }
 
-    /// The keys that seal the secrets of channels.
+    /// Returns the encryption keys for the secrets of channels.
     #[must_use]
     pub fn keyring(&self) -> &Keyring {
         &self.keyring
     }
 
-    /// Now.
+    /// Returns the current time.
     #[must_use]
     pub fn now(&self) -> DateTime<Utc> {
         self.clock.now()
     }
 
-    /// Plain reads.
+    /// Returns a reader, which can only read from the database.
     #[must_use]
     pub fn reader(&self) -> Reader {
         self.store.reader()
     }
 
-    /// Closes the connections of requests.
+    /// Closes the database connections of requests.
     pub async fn close(&self) {
         self.store.close().await;
     }
 
-    /// How this deployment is reached.
+    /// Returns the address of this deployment for clients.
     #[must_use]
     pub fn site(&self) -> &Site {
         &self.site
     }
 
-    /// The group commit's door.
+    /// Returns the entrance for signals.
     #[must_use]
     pub fn ingest(&self) -> &Ingest {
         &self.ingest
     }
 
-    /// The door for stages of runs.
+    /// Returns the entrance for stages of runs.
     #[must_use]
     pub fn traces(&self) -> &Traces {
         &self.traces
     }
 
-    /// How the loops are doing.
+    /// Returns the state of the loops.
     #[must_use]
     pub fn selfwatch(&self) -> &Selfwatch {
         &self.selfwatch

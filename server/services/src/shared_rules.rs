@@ -1,4 +1,4 @@
-//! Rules that the SDK has too: `tests/fixtures/shared-rules.json` holds them, and `sdk-python/tests/test_shared_rules.py` tests them there.
+//! Rules that the server and the SDK share. `tests/fixtures/shared-rules.json` lists them, and `sdk-python/tests/test_shared_rules.py` tests the SDK.
 
 use serde_json::Value;
 

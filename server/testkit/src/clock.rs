@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::time::{Clock, to_micros};
 
-/// Stands still. Clones show the same time.
+/// A clock that stands still. Clones share one time.
 #[derive(Debug, Clone)]
 pub struct StoppedClock {
     now: Arc<Mutex<DateTime<Utc>>>,
 }
 
 impl StoppedClock {
-    /// Stopped at this instant.
+    /// Makes a clock that stands at this instant.
     #[must_use]
     pub fn at(now: DateTime<Utc>) -> Self {
         Self {
@@ -20,12 +20,12 @@ impl StoppedClock {
         }
     }
 
-    /// Sets the time, back too.
+    /// Sets the time, possibly to an earlier one.
     pub fn set(&self, now: DateTime<Utc>) {
         *self.now.lock().unwrap_or_else(PoisonError::into_inner) = to_micros(now);
     }
 
-    /// Moves the time on, and returns it.
+    /// Advances the time, and returns the new time.
     pub fn advance(&self, by: TimeDelta) -> DateTime<Utc> {
         let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         *now = to_micros(*now + by);
@@ -34,7 +34,7 @@ impl StoppedClock {
 }
 
 impl Default for StoppedClock {
-    /// A Thursday noon, away from any change of clocks.
+    /// A Thursday at noon, far from any change to or from daylight saving time.
     fn default() -> Self {
         Self::at(DateTime::from_timestamp(1_768_478_400, 0).unwrap_or_default())
     }

@@ -1,4 +1,4 @@
-//! A real SMTP server on this machine that does what a test's script says and keeps the mails it took.
+//! A real SMTP server on this machine. It follows a test's script and keeps the mails that it receives.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,25 +11,25 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
-/// A mail it took.
+/// A mail that the server received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mail {
     /// The envelope's sender.
     pub from: String,
     /// The envelope's recipients.
     pub to: Vec<String>,
-    /// As it came, without the dots of the transfer; lines end in `\r\n`.
+    /// The message as received, without the dots of the transfer; lines end in `\r\n`.
     pub message: String,
 }
 
 impl Mail {
-    /// A header of the mail, unfolded.
+    /// Returns a header of the mail, unfolded.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<String> {
         header(&self.message, name)
     }
 
-    /// The first part of a type such as `text/plain`, decoded.
+    /// Returns the first part of a type such as `text/plain`, decoded.
     #[must_use]
     pub fn part(&self, media_type: &str) -> Option<String> {
         let boundary = self
@@ -55,7 +55,7 @@ impl Mail {
     }
 }
 
-/// The step of a transfer that is refused.
+/// The step of a transfer that the server refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// `MAIL FROM`.
@@ -76,7 +76,7 @@ struct State {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// Counts the mails taken.
+    /// Counts the received mails.
     taken: watch::Sender<usize>,
 }
 
@@ -85,7 +85,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next refusal of the script, if it is for this step.
+    /// Takes the next refusal of the script if it is for this step.
     fn refusal(&self, step: Step) -> Option<String> {
         let mut state = self.state();
         state
@@ -95,7 +95,7 @@ impl Shared {
     }
 }
 
-/// A running server; gone when dropped.
+/// A running server. It ends when dropped.
 #[derive(Debug)]
 pub struct Inbox {
     address: SocketAddr,
@@ -104,10 +104,10 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// Starts one on a free port that takes every mail, but for what [`Inbox::refuse`] says.
+    /// Starts a server on a free port. It accepts every mail, except for the refusals of [`Inbox::refuse`].
     ///
     /// # Panics
-    /// When this machine has no free port.
+    /// If this machine has no free port.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0")
             .await
@@ -125,34 +125,34 @@ impl Inbox {
         }
     }
 
-    /// Its address, as `DEADBEAT_SMTP_URL` takes it.
+    /// Returns the server's URL in the form of `DEADBEAT_SMTP_URL`.
     #[must_use]
     pub fn url(&self) -> String {
         format!("smtp://{}", self.address)
     }
 
-    /// Refuses this step once, with an answer such as `550 5.1.1 no such user`. Several are given in order.
+    /// Refuses this step once, with an answer such as `550 5.1.1 no such user`. Several refusals are used in their order.
     pub fn refuse(&self, step: Step, answer: &str) -> &Self {
         self.shared.state().refusals.push_back((step, answer.to_owned()));
         self
     }
 
-    /// Every mail taken.
+    /// Returns every received mail.
     #[must_use]
     pub fn mails(&self) -> Vec<Mail> {
         self.shared.state().mails.clone()
     }
 
-    /// How often anyone connected.
+    /// Returns the number of connections so far.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.shared.state().connections
     }
 
-    /// Waits until so many mails were taken, and returns all that were.
+    /// Waits until the server has received this many mails, and returns all received mails.
     ///
     /// # Panics
-    /// When they have not come within the limit.
+    /// If they do not arrive within the limit.
     pub async fn wait_for(&self, count: usize, limit: Duration) -> Vec<Mail> {
         let mut taken = self.shared.taken.subscribe();
         let waited = tokio::time::timeout(limit, taken.wait_for(|taken| *taken >= count))
@@ -176,7 +176,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         shared.state().connections += 1;
         let shared = Arc::clone(&shared);
         connections.spawn(async move {
-            // A client may leave at any time: that ends the connection, not the test.
+            // A client may disconnect at any time. That ends the connection, not the test.
             let _ = serve(stream, &shared).await;
         });
     }
@@ -242,7 +242,7 @@ async fn say(stream: &mut BufReader<TcpStream>, answer: &str) -> io::Result<()> 
     stream.flush().await
 }
 
-/// None: the client closed the connection.
+/// Returns `None` if the client closed the connection.
 async fn read_line(stream: &mut BufReader<TcpStream>) -> io::Result<Option<String>> {
     let mut line = Vec::new();
     let read = stream.read_until(b'\n', &mut line).await?;
@@ -265,7 +265,7 @@ async fn read_message(stream: &mut BufReader<TcpStream>) -> io::Result<String> {
     Err(io::ErrorKind::UnexpectedEof.into())
 }
 
-/// What stands between `<` and `>`.
+/// Returns the text between `<` and `>`.
 fn path(line: &str) -> String {
     line.split_once('<')
         .and_then(|(_, rest)| rest.split_once('>'))

@@ -1,4 +1,4 @@
-//! Parts that only tests use: a clock that stands still, and real receivers for what Deadbeat sends.
+//! Parts that only tests use: a clock that stands still, and real receivers for the messages that Deadbeat sends.
 //!
 //! Nothing here sleeps: tests move the clock, and wait for events with a limit.
 

@@ -1,4 +1,4 @@
-//! A clock that panics in whoever asks it next: the one way to break a loop from outside, since nothing in Deadbeat panics by itself.
+//! A clock that panics in its next reader. Nothing in Deadbeat panics by itself, so only this can break a loop from outside.
 
 use std::backtrace::Backtrace;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use chrono::{DateTime, Utc};
 use deadbeat_domain::time::Clock;
 
-/// Shows the time of another clock, and panics as often as it was told to. Clones share that.
+/// Shows the time of another clock, and panics a given number of times. Clones share that number.
 #[derive(Clone)]
 pub struct PoisonedClock {
     clock: Arc<dyn Clock>,
@@ -16,7 +16,7 @@ pub struct PoisonedClock {
 }
 
 impl PoisonedClock {
-    /// Panics only in callers that have this in the names of their functions, such as `signal::writer`.
+    /// Panics only in callers whose function names contain this text, such as `signal::writer`.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, caller: &'static str) -> Self {
         Self {
@@ -26,12 +26,12 @@ impl PoisonedClock {
         }
     }
 
-    /// Panics when it is asked next, so many times.
+    /// Makes the next readings panic, this many times.
     pub fn poison(&self, doses: usize) {
         self.doses.store(doses, Ordering::SeqCst);
     }
 
-    /// How many times it will still panic.
+    /// Returns how many more times the clock will panic.
     #[must_use]
     pub fn doses(&self) -> usize {
         self.doses.load(Ordering::SeqCst)

@@ -1,6 +1,6 @@
-//! A real HTTP endpoint on this machine that does what a test's script says and keeps what it got.
+//! A real HTTP endpoint on this machine. It follows a test's script and keeps the requests that it receives.
 //!
-//! Written on plain TCP, because a script may hang, answer half, or close the connection: things that a server library prevents.
+//! It uses plain TCP, because a script may hang, send half an answer, or close the connection. A server library would prevent that.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,23 +13,23 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
-/// What it got.
+/// A request that the endpoint received.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Such as POST.
+    /// The method, such as POST.
     pub method: String,
-    /// With the query.
+    /// The path with the query.
     pub path: String,
-    /// Names in lower case, in the order in which they came.
+    /// The headers in the order of their arrival, with names in lower case.
     pub headers: Vec<(String, String)>,
     /// The whole body.
     pub body: Vec<u8>,
-    /// When it was there in full.
+    /// When the request was complete.
     pub arrived: Instant,
 }
 
 impl Request {
-    /// A header's first value.
+    /// Returns a header's first value.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers
@@ -38,14 +38,14 @@ impl Request {
             .map(|(_, value)| value.as_str())
     }
 
-    /// The body as text.
+    /// Returns the body as text.
     #[must_use]
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 }
 
-/// What it answers to one request.
+/// The endpoint's answer to one request.
 #[derive(Debug, Clone)]
 pub struct Reply {
     status: u16,
@@ -59,16 +59,16 @@ pub struct Reply {
 enum End {
     /// Answers at once.
     Answer,
-    /// Answers when [`Receiver::release`] is called.
+    /// Answers after [`Receiver::release`] is called.
     Held,
-    /// Answers with the head and some of the body, then nothing more until released.
+    /// Answers with the head and a part of the body. The rest of the answer waits for [`Receiver::release`].
     Stall,
-    /// Closes the connection instead.
+    /// Closes the connection without an answer.
     Close,
 }
 
 impl Reply {
-    /// This status, with an empty body.
+    /// Makes an answer with this status and an empty body.
     #[must_use]
     pub fn status(status: u16) -> Self {
         Self {
@@ -80,42 +80,42 @@ impl Reply {
         }
     }
 
-    /// Also this header.
+    /// Adds this header.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// Also this body.
+    /// Adds this body.
     #[must_use]
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
         self
     }
 
-    /// With a body that repeats the request: its path, its headers and its body. Real endpoints do that, and so give away secrets.
+    /// Makes the body repeat the request: its path, its headers and its body. Real endpoints do that, and so reveal secrets.
     #[must_use]
     pub fn repeating(mut self) -> Self {
         self.repeats = true;
         self
     }
 
-    /// Only once the test calls [`Receiver::release`].
+    /// Delays the answer until the test calls [`Receiver::release`].
     #[must_use]
     pub fn held(mut self) -> Self {
         self.end = End::Held;
         self
     }
 
-    /// The head and the body, with a length that promises more, then nothing until released.
+    /// Sends the head and the body, with a length that promises more, and then nothing until [`Receiver::release`].
     #[must_use]
     pub fn stalled(mut self) -> Self {
         self.end = End::Stall;
         self
     }
 
-    /// No answer: the connection is closed.
+    /// Closes the connection without an answer.
     #[must_use]
     pub fn close() -> Self {
         Self {
@@ -132,7 +132,7 @@ struct State {
     script: VecDeque<Reply>,
 }
 
-/// A running endpoint; gone when dropped.
+/// A running endpoint. It ends when dropped.
 #[derive(Debug)]
 pub struct Receiver {
     address: SocketAddr,
@@ -144,7 +144,7 @@ pub struct Receiver {
 struct Shared {
     state: Mutex<State>,
     otherwise: Reply,
-    /// Counts what arrived.
+    /// Counts the received requests.
     arrived: watch::Sender<usize>,
     released: watch::Sender<bool>,
 }
@@ -156,18 +156,18 @@ impl Shared {
 }
 
 impl Receiver {
-    /// Starts one on a free port that answers 200 when its script has ended.
+    /// Starts an endpoint on a free port. After its script has ended, it answers 200.
     ///
     /// # Panics
-    /// When this machine has no free port.
+    /// If this machine has no free port.
     pub async fn start() -> Self {
         Self::answering(Reply::status(200)).await
     }
 
-    /// Starts one that answers this when its script has ended.
+    /// Starts an endpoint that gives this answer after its script has ended.
     ///
     /// # Panics
-    /// When this machine has no free port.
+    /// If this machine has no free port.
     pub async fn answering(otherwise: Reply) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0")
             .await
@@ -187,45 +187,45 @@ impl Receiver {
         }
     }
 
-    /// Its address with this path.
+    /// Returns the endpoint's URL with this path.
     #[must_use]
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
-    /// Where it listens.
+    /// Returns the address on which the endpoint listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Adds an answer to the script: each is given once, in order.
+    /// Adds an answer to the script. The endpoint gives each answer once, in order.
     pub fn then(&self, reply: Reply) -> &Self {
         self.shared.state().script.push_back(reply);
         self
     }
 
-    /// Lets go all held and stalled answers, and those to come.
+    /// Releases all held and stalled answers, including later ones.
     pub fn release(&self) {
         self.shared.released.send_replace(true);
     }
 
-    /// Everything that arrived.
+    /// Returns all received requests.
     #[must_use]
     pub fn requests(&self) -> Vec<Request> {
         self.shared.state().requests.clone()
     }
 
-    /// How often anyone connected, whether or not a request came.
+    /// Returns the number of connections so far, including those without a request.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.shared.state().connections
     }
 
-    /// Waits until so many requests arrived, and returns all that did.
+    /// Waits until this many requests have arrived, and returns all received requests.
     ///
     /// # Panics
-    /// When they have not arrived within the limit.
+    /// If they do not arrive within the limit.
     pub async fn wait_for(&self, count: usize, limit: Duration) -> Vec<Request> {
         let mut arrived = self.shared.arrived.subscribe();
         let waited = tokio::time::timeout(limit, arrived.wait_for(|arrived| *arrived >= count))
@@ -248,13 +248,13 @@ impl Drop for Receiver {
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    // Dropped with this task, and ends all connections then.
+    // Dropped together with this task, which ends all connections.
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         shared.state().connections += 1;
         let shared = Arc::clone(&shared);
         connections.spawn(async move {
-            // A client may leave at any time: that ends the connection, not the test.
+            // A client may disconnect at any time. That ends the connection, not the test.
             let _ = serve(stream, &shared).await;
         });
     }
@@ -319,7 +319,7 @@ async fn released(shared: &Shared) {
     let _ = shared.released.subscribe().wait_for(|released| *released).await;
 }
 
-/// None: the client closed the connection.
+/// Returns `None` if the client closed the connection.
 async fn read_request(stream: &mut BufReader<TcpStream>) -> io::Result<Option<Request>> {
     let mut line = String::new();
     if stream.read_line(&mut line).await? == 0 {

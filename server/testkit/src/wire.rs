@@ -1,4 +1,4 @@
-//! A proxy in front of PostgreSQL that speaks its protocol, counts statements, and breaks one of them.
+//! A proxy in front of PostgreSQL. It speaks PostgreSQL's protocol, counts statements, and breaks one of them.
 
 use std::io::{Error, ErrorKind, Result};
 use std::path::PathBuf;
@@ -13,21 +13,21 @@ use tokio::task::JoinHandle;
 /// How a statement breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The connection is cut before the server sees the statement.
+    /// The proxy cuts the connection before the server gets the statement.
     LostBefore,
-    /// The server executes the statement, and the connection is cut before its answer arrives.
+    /// The server executes the statement, but the proxy cuts the connection before the client gets the answer.
     LostAfter,
-    /// The client is cut off, and the server receives the statement a while later.
+    /// The proxy cuts the client off, and the server gets the statement a while later.
     Late,
-    /// The server says that the statement timed out (57014); it does not happen.
+    /// The client gets the error that the statement timed out (57014). The server does not get the statement.
     TimedOut,
 }
 
 impl Fault {
-    /// All.
+    /// All kinds of faults.
     pub const ALL: [Self; 4] = [Self::LostBefore, Self::LostAfter, Self::Late, Self::TimedOut];
 
-    /// Its name in reports.
+    /// Returns the name of the fault in reports.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -39,10 +39,10 @@ impl Fault {
     }
 }
 
-/// How long a late statement is on its way: longer than a client waits before it connects again.
+/// How late a late statement arrives: later than a client's reconnection.
 const LATE: Duration = Duration::from_millis(600);
 
-/// Where the server is.
+/// Where the PostgreSQL server listens.
 #[derive(Debug, Clone)]
 pub enum Server {
     /// A Unix socket.
@@ -51,7 +51,7 @@ pub enum Server {
     Port(String, u16),
 }
 
-/// The proxy. It ends when dropped, with all its connections.
+/// A running proxy. It and all its connections end when dropped.
 #[derive(Debug)]
 pub struct Wire {
     port: u16,
@@ -73,11 +73,11 @@ impl Drop for Wire {
 }
 
 impl Wire {
-    /// A proxy that breaks the statement of that number (from 1 on, counted over all connections), or none. `BEGIN` and `COMMIT` are
-    /// statements; that a statement is prepared before it is executed does not count.
+    /// Starts a proxy that breaks the statement with this number, or none. Numbers begin at 1 and count the statements of all connections. `BEGIN`
+    /// and `COMMIT` are statements; preparing a statement does not count.
     ///
     /// # Panics
-    /// The machine has no free port.
+    /// If the machine has no free port.
     pub async fn before(server: Server, fault: Option<(usize, Fault)>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("it is bound").port();
@@ -92,7 +92,7 @@ impl Wire {
             while let Ok((client, _)) = listener.accept().await {
                 let (server, plan) = (server.clone(), Arc::clone(&shared));
                 connections.spawn(async move {
-                    // A client or a server that hangs up ends its connection.
+                    // If the client or the server disconnects, the relay between them ends.
                     let _ = relay(client, server, &plan).await;
                 });
             }
@@ -104,19 +104,19 @@ impl Wire {
         }
     }
 
-    /// The port on 127.0.0.1.
+    /// Returns the port on 127.0.0.1.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Statements so far.
+    /// Returns the number of statements so far.
     #[must_use]
     pub fn statements(&self) -> usize {
         self.plan.statements.load(Ordering::SeqCst)
     }
 
-    /// Whether the statement came that was to break.
+    /// Returns true if the proxy has broken the chosen statement.
     #[must_use]
     pub fn was_hit(&self) -> bool {
         self.plan.was_hit.load(Ordering::SeqCst)
@@ -136,7 +136,7 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
     mut server: S,
     plan: &Plan,
 ) -> Result<()> {
-    // The start of a session has no type.
+    // The first message of a session has no type.
     let length = client.read_u32().await?;
     let mut start = length.to_be_bytes().to_vec();
     read_rest(&mut client, length, &mut start).await?;
@@ -180,7 +180,7 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
                 client.write_u8(b'E').await?;
                 client.write_u32(length).await?;
                 client.write_all(fields).await?;
-                // A transaction that was begun has failed as far as the client knows.
+                // As far as the client knows, an open transaction has now failed.
                 let state = if state == b'I' { b'I' } else { b'E' };
                 client.write_all(&[b'Z', 0, 0, 0, 5, state]).await?;
             }
@@ -188,14 +188,14 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// What a client sends until it waits for an answer.
+/// The messages that a client sends before it waits for an answer.
 struct Trip {
     bytes: Vec<u8>,
-    /// It executes a statement; otherwise it prepares or closes one.
+    /// True if the messages execute a statement. False if they only prepare or close one.
     executes: bool,
 }
 
-/// The next trip of a client. None: it has ended the session.
+/// Reads the next messages of a client. Returns `None` if the client has ended the session.
 async fn trip(client: &mut TcpStream) -> Result<Option<Trip>> {
     let mut bytes = Vec::new();
     let mut executes = false;
@@ -205,18 +205,18 @@ async fn trip(client: &mut TcpStream) -> Result<Option<Trip>> {
             read => read?,
         };
         message(client, kind, &mut bytes).await?;
-        // Execute, and a simple query.
+        // The types of Execute and of a simple query.
         executes |= matches!(kind, b'E' | b'Q');
         match kind {
             b'X' => return Ok(None),
-            // Sync, and a simple query.
+            // The types of Sync and of a simple query.
             b'S' | b'Q' => return Ok(Some(Trip { bytes, executes })),
             _ => {}
         }
     }
 }
 
-/// Passes the server's answer on until it is ready for the next statement; how its transaction stands then.
+/// Forwards the server's answer until the server is ready for the next statement. Returns the state of its transaction.
 async fn answer<S: AsyncRead + Unpin>(server: &mut S, mut client: Option<&mut TcpStream>) -> Result<u8> {
     loop {
         let kind = server.read_u8().await?;

@@ -11,7 +11,7 @@ use super::project::words;
 use crate::config::DatabaseConfig;
 use crate::database::Database;
 
-/// What can be done with accounts.
+/// The subcommands of `deadbeat account`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Create an account. Prints its password once, unless one is given on standard input.
@@ -31,10 +31,10 @@ pub enum Command {
     },
 }
 
-/// Does it.
+/// Runs the subcommand.
 ///
 /// # Errors
-/// In words for a person.
+/// The message is written for the person at the terminal.
 pub async fn run(command: Command) -> anyhow::Result<()> {
     let Command::Create {
         database: config,

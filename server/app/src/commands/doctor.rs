@@ -1,4 +1,4 @@
-//! `deadbeat doctor`: is everything there that a server needs?
+//! `deadbeat doctor`: checks whether a server would have all that it needs.
 
 use std::net::TcpListener;
 
@@ -9,10 +9,10 @@ use crate::database::Database;
 use crate::embedded_postgres;
 use crate::zone_files::Adopted;
 
-/// Looks, prints a line for each thing, and fails when one is missing.
+/// Makes all checks, and prints a line for each. Fails if a check failed.
 ///
 /// # Errors
-/// At least one thing is missing.
+/// If at least one check failed.
 pub async fn run(config: &ServeConfig, zone_data: &Adopted) -> anyhow::Result<()> {
     let mut faults = 0;
     let mut report = |what: &str, found: anyhow::Result<String>| match found {

@@ -5,10 +5,10 @@ use anyhow::Context;
 use crate::config::DatabaseConfig;
 use crate::database::Database;
 
-/// Applies what is missing.
+/// Applies the missing migrations.
 ///
 /// # Errors
-/// The database is away, or was written by a newer server.
+/// If the database cannot be reached, or a newer server has changed its schema.
 pub async fn run(config: &DatabaseConfig) -> anyhow::Result<()> {
     let database = Database::of_command(config).await?;
     let store = database.store()?;

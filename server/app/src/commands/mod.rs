@@ -16,8 +16,8 @@ use crate::zone_files;
 
 /// The dead man's switch for Celery.
 ///
-/// Deadbeat expects every run of your scheduled tasks at its exact time, notices the one that does not come, and tells you once, with
-/// the cause and the command that repairs it.
+/// Deadbeat expects every run of your scheduled tasks at its exact time. If a run does not come, Deadbeat sends one alert with the cause and
+/// the command that repairs it.
 #[derive(Debug, Parser)]
 #[command(name = "deadbeat", version, about, long_about, arg_required_else_help = true)]
 pub struct Cli {
@@ -33,29 +33,29 @@ enum Command {
     Serve(Box<ServeConfig>),
     /// Bring the database's schema up to date.
     Migrate(DatabaseConfig),
-    /// Look whether everything that a server needs is there, and say what is not.
+    /// Check whether a server would have all that it needs, and say what is missing
     Doctor(Box<ServeConfig>),
-    /// Remove what is too old now, as the server does once an hour, and say how much of what.
+    /// Remove data that are too old, as the server does once an hour, and print how many rows of each kind
     Prune(Box<prune::Command>),
-    /// What a schedule means, in words, and when it comes next.
+    /// Explain a schedule in words, and list its next slots
     Schedule(schedule::Command),
-    /// Accounts: who may sign in.
+    /// Accounts: the people who may sign in
     #[command(subcommand)]
     Account(account::Command),
-    /// Projects: what owns monitors, channels and keys.
+    /// Projects: the owners of monitors, channels and keys
     #[command(subcommand)]
     Project(project::Command),
-    /// The keys that seal the secrets of channels.
+    /// The keys that encrypt the secrets of channels
     #[command(subcommand)]
     Secrets(secrets::Command),
 }
 
-/// Runs what was asked for.
+/// Runs the command that the person typed.
 ///
 /// # Errors
-/// Whatever the command could not do, in words for a person.
+/// If the command fails. The message is written for the person at the terminal.
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
-    // Before anything asks for a zone: the data never change while a process runs.
+    // Before anything uses a zone, because the data must not change while a process runs.
     let zone_data = zone_files::adopt(cli.zones.zoneinfo());
     match cli.command {
         Command::Serve(config) => serve::run(*config, &zone_data).await,

@@ -8,15 +8,15 @@ use serde_json::json;
 use crate::config::DatabaseConfig;
 use crate::database::Database;
 
-/// What can be done with projects.
+/// The subcommands of `deadbeat project`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Create a project with its first keys, which are shown this once.
+    /// Create a project with its first keys. They are shown only this once.
     Create {
         /// Which database.
         #[command(flatten)]
         database: DatabaseConfig,
-        /// Its name.
+        /// The name of the project.
         #[arg(long)]
         name: String,
         /// Answer in JSON: project_id, api_key, read_key, ping_key.
@@ -25,10 +25,10 @@ pub enum Command {
     },
 }
 
-/// Does it.
+/// Runs the subcommand.
 ///
 /// # Errors
-/// In words for a person.
+/// The message is written for the person at the terminal.
 pub async fn run(command: Command) -> anyhow::Result<()> {
     let Command::Create {
         database: config,
@@ -62,7 +62,7 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A refused use case, for a person at a terminal.
+/// Converts an error of a use case to a message for a person at a terminal.
 pub(super) fn words(error: ServiceError) -> anyhow::Error {
     match error {
         ServiceError::Invalid(faults) => {

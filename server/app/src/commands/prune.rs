@@ -10,7 +10,7 @@ use crate::clock::SystemClock;
 use crate::config::{DatabaseConfig, RetentionConfig};
 use crate::database::Database;
 
-/// Removes what is too old now, as the server does once an hour.
+/// Removes data that are too old, as the server does once an hour.
 #[derive(Debug, Clone, Args)]
 pub struct Command {
     #[command(flatten)]
@@ -19,10 +19,10 @@ pub struct Command {
     retention: RetentionConfig,
 }
 
-/// Does one pass of the retention, and says what it removed.
+/// Runs one pass of the retention, and prints how much it removed.
 ///
 /// # Errors
-/// The database is away, its schema does not fit, or a kind of data could not be removed. What was removed stays removed.
+/// If the database cannot be reached, its schema does not fit, or some kind of data could not be removed. The rows already removed stay removed.
 pub async fn run(command: &Command) -> anyhow::Result<()> {
     let database = Database::of_command(&command.database).await?;
     let store = database.store()?;

@@ -1,4 +1,4 @@
-//! `deadbeat schedule`: what an expression means, and when it comes next. Needs no server and no database.
+//! `deadbeat schedule`: explains an expression and lists its next slots. Needs no server and no database.
 
 use std::fmt::Write;
 
@@ -12,18 +12,18 @@ use serde_json::{Value, json};
 
 use crate::clock::SystemClock;
 
-/// What is asked.
+/// The arguments of `deadbeat schedule`.
 #[derive(Debug, Args)]
 pub struct Command {
     /// A crontab line, or what --kind says; or the schedule in its JSON form: '{"kind": "interval", "seconds": 90}'.
     expression: String,
-    /// The zone of the clock that is meant, an IANA name. UTC when left out.
+    /// The time zone of the schedule, an IANA name. UTC by default.
     #[arg(long = "tz", value_name = "ZONE")]
     timezone: Option<String>,
     /// How to read the expression.
     #[arg(long, value_enum, default_value_t = Kind::Cron)]
     kind: Kind,
-    /// Show the slots strictly after this instant, like 2026-03-29T00:00:00Z. Now when left out.
+    /// Show the slots strictly after this instant, like 2026-03-29T00:00:00Z. Now by default.
     #[arg(long)]
     after: Option<DateTime<Utc>>,
     /// How many slots to show.
@@ -34,14 +34,14 @@ pub struct Command {
     json: bool,
 }
 
-/// The kinds that can be written in one text.
+/// The kinds of schedule that fit into one text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Kind {
-    /// minute hour day-of-month month day-of-week, as Debian's cron reads them; second in front when there are six.
+    /// minute hour day-of-month month day-of-week, as Debian's cron reads them; with six fields, second comes first.
     Cron,
-    /// The same five as Celery reads them.
+    /// The same five fields as Celery reads them.
     Celery,
-    /// second minute hour day-of-month month day-of-week [year], as Quartz and the like do.
+    /// second minute hour day-of-month month day-of-week [year], as Quartz reads them.
     Quartz,
     /// systemd's OnCalendar, one expression a line.
     Oncalendar,
@@ -49,10 +49,10 @@ enum Kind {
     Interval,
 }
 
-/// Does it.
+/// Runs the command.
 ///
 /// # Errors
-/// The expression cannot be read or never comes: with the character at fault pointed at.
+/// If the expression is invalid or has no slot. The message points at the faulty character.
 pub fn run(command: &Command) -> anyhow::Result<()> {
     let (json, members) = form(command)?;
     let schedule = Schedule::from_json(&json).map_err(|error| pointed_at(&error, &members))?;
@@ -85,13 +85,13 @@ fn instant(at: DateTime<Utc>) -> String {
     deadbeat_domain::json::instant(at)
 }
 
-/// The JSON form of what was asked, and for each of its members the text as written, for pointing.
+/// Returns the JSON form of the schedule. Also returns the original text of each member, so that a message can point into it.
 fn form(command: &Command) -> anyhow::Result<(Value, Vec<(String, String)>)> {
     let Command {
         expression, timezone, ..
     } = command;
     let mut form: Value = if expression.trim_start().starts_with('{') {
-        serde_json::from_str(expression).context("the schedule is no JSON")?
+        serde_json::from_str(expression).context("the schedule is not valid JSON")?
     } else {
         match command.kind {
             Kind::Cron => json!({"kind": "cron", "expression": expression}),
@@ -117,7 +117,7 @@ fn form(command: &Command) -> anyhow::Result<(Value, Vec<(String, String)>)> {
     Ok((form, texts))
 }
 
-/// The five fields in crontab's order, as Celery's `crontab.from_string` takes them.
+/// Reads the five fields in crontab's order, as Celery's `crontab.from_string` takes them.
 fn celery(expression: &str) -> anyhow::Result<Value> {
     let fields: Vec<&str> = expression.split_whitespace().collect();
     let [minute, hour, day_of_month, month_of_year, day_of_week] = fields[..] else {
@@ -132,7 +132,7 @@ fn celery(expression: &str) -> anyhow::Result<Value> {
     }))
 }
 
-/// The fault with a caret below the character at fault.
+/// Formats an error with a caret below the faulty character.
 fn pointed_at(error: &ScheduleError, members: &[(String, String)]) -> anyhow::Error {
     let mut text = error.message.clone();
     let member = members.iter().find(|(field, _)| *field == error.field);

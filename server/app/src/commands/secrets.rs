@@ -15,11 +15,11 @@ use crate::clock::SystemClock;
 use crate::config::{DatabaseConfig, SecretConfig};
 use crate::database::Database;
 
-/// What can be done with keys.
+/// The subcommands of `deadbeat secrets`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Seal the secrets of all channels anew with the first key, while servers run. Without DEADBEAT_SECRET_KEY, a new key is put first in
-    /// the data folder's secret.key. A rotation that was broken off goes on.
+    /// Encrypt the secrets of all channels anew with the first key, while servers run. Without DEADBEAT_SECRET_KEY, the command first puts a new
+    /// key at the head of the data folder's secret.key. Run it again to continue an interrupted rotation.
     Rotate {
         /// Which database.
         #[command(flatten)]
@@ -27,16 +27,16 @@ pub enum Command {
         /// Which keys.
         #[command(flatten)]
         secrets: SecretConfig,
-        /// Go on although a key is lost for good: the secrets that it seals must be entered again.
+        /// Continue although a key is lost for good: somebody must enter the secrets that it encrypts again.
         #[arg(long)]
         accept_loss: bool,
     },
 }
 
-/// Does it.
+/// Runs the subcommand.
 ///
 /// # Errors
-/// In words for a person.
+/// The message is written for the person at the terminal.
 pub async fn run(command: Command) -> anyhow::Result<()> {
     let Command::Rotate {
         database: config,
@@ -77,7 +77,7 @@ async fn rotate(store: &Store, keyring: &Keyring, accept_loss: bool) -> anyhow::
         println!("{} of {} channels", progress.sealed, progress.total);
     })
     .await?;
-    // What stands in clear, if no server has sealed it yet.
+    // Encrypts secrets that are still in clear, in case no server has done so yet.
     let passed = Keeper::new(store.clone(), Arc::new(SystemClock), keyring.clone())
         .pass_once()
         .await
@@ -88,10 +88,10 @@ async fn rotate(store: &Store, keyring: &Keyring, accept_loss: bool) -> anyhow::
     })
 }
 
-/// How the secrets of channels are sealed, for `deadbeat doctor`.
+/// Describes how the secrets of channels are encrypted, for `deadbeat doctor`.
 ///
 /// # Errors
-/// A key is missing or no key, or the database is away.
+/// If a key is missing or invalid, or the database cannot be reached.
 pub(super) async fn state(
     secrets: &SecretConfig,
     config: &DatabaseConfig,
@@ -152,7 +152,7 @@ async fn look(store: &Store, keyring: &Keyring) -> anyhow::Result<String> {
     }
     if clear > 0 {
         state.push_str(&format!(
-            "; {clear} stand in clear until a server has run for a minute"
+            "; {clear} are in clear until a server has run for a minute"
         ));
     }
     Ok(state)

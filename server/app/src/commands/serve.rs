@@ -26,21 +26,21 @@ use crate::database::Database;
 use crate::zone_files::Adopted;
 use crate::{App, Parts, file_limit, telemetry};
 
-/// Between two attempts to get the database ready.
+/// The wait between two attempts to get the database ready.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Between two lines of the log that say why it is not.
+/// The wait between two log lines that say why the database is not ready.
 const TELL_AGAIN: Duration = Duration::from_secs(10);
 
 /// Serves until SIGTERM or Ctrl-C.
 ///
-/// It answers from its first moment on. While the database is away, pings go to the spool, and the server waits for it as long as that takes.
+/// The server answers requests from the start. While the database cannot be reached, pings go to the spool, and the server waits as long as needed.
 ///
 /// # Errors
-/// What keeps the server from starting, in words for a person.
+/// If the server cannot start. The message is written for the person at the terminal.
 pub async fn run(config: ServeConfig, zone_data: &Adopted) -> anyhow::Result<()> {
     telemetry::start(&config.log, &config.log_format)?;
     tracing::info!(%zone_data, "time zones");
-    // First: what cannot work is said before a database is made.
+    // Before making a database, report settings that cannot work.
     let senders = senders(&config)?;
     let keyring = config.secrets.keyring(&config.database)?;
     let listener =
@@ -55,7 +55,7 @@ pub async fn run(config: ServeConfig, zone_data: &Adopted) -> anyhow::Result<()>
     let database = tokio::select! {
         database = &mut finding => database?,
         () = signals.any() => {
-            // An embedded PostgreSQL that is just starting can only be stopped when it has started.
+            // The embedded PostgreSQL can be stopped only once its start has finished.
             tracing::info!("stopping");
             finding.await?.stop().await;
             return Ok(());
@@ -68,7 +68,7 @@ pub async fn run(config: ServeConfig, zone_data: &Adopted) -> anyhow::Result<()>
     Ok(())
 }
 
-/// What tells a server to stop.
+/// The signals by which the operating system or a person stops the server.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -121,7 +121,7 @@ async fn serve(
     prepared
 }
 
-/// Brings the schema up to date, makes the first account, and opens the gate. Waits for a database that is away.
+/// Brings the schema up to date, creates the first account, and opens the gate. Waits while the database cannot be reached.
 async fn prepare(
     config: &ServeConfig,
     keyring: &Keyring,
@@ -136,7 +136,7 @@ async fn prepare(
             Ok(first) => break first,
             Err(ServiceError::Store(error)) if error.is_unavailable() => {
                 if told_at.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
-                    tracing::warn!(error = %with_sources(&error), "the database is not ready; the server tries again until it is");
+                    tracing::warn!(error = %with_sources(&error), "the database is not ready; the server retries until it is");
                     told_at = Some(Instant::now());
                 }
                 gate.set(Stage::NotReached);
@@ -146,7 +146,7 @@ async fn prepare(
             Err(error) => return Err(super::project::words(error)),
         }
     };
-    // Before the server says that it is ready: then there is an account to sign in with.
+    // Print this before the server reports that it is ready. Once it is ready, there is an account to sign in with.
     match first {
         Some(first) => println!("{}", welcome(site_url, &first)),
         None => println!("Deadbeat serves at {site_url}"),
@@ -171,9 +171,9 @@ async fn prepare_once(
     match keeper::make_first_key(store, keyring, SystemClock.now()).await {
         Ok(()) => {}
         Err(FirstKey::Store(error)) => return Err(error.into()),
-        // Pings and judgement need no key.
+        // Continue, because pings and judgement need no key.
         Err(FirstKey::Key(error)) => {
-            tracing::error!(%error, "no key for the secrets of channels could be made: no channel can be added until there is one");
+            tracing::error!(%error, "cannot make a key for the secrets of channels; nobody can add a channel until there is a key");
         }
     }
     let services = database.services_on(store.clone(), site_url);
@@ -189,7 +189,7 @@ fn start(
     database: &Database,
     gate: Gate,
 ) -> anyhow::Result<App> {
-    // Two servers of one machine may share a data folder; a port is one's own.
+    // Two servers of one machine may share a data folder, but not a port.
     let spool = config
         .database
         .data_dir
@@ -197,7 +197,7 @@ fn start(
     let watchdog = match config.watchdog_url() {
         None => None,
         Some(url) => {
-            // The operator names the address, so it may be a neighbour.
+            // The operator chose this URL, so it may be in a private network.
             let settings = OutboundSettings {
                 allow_private_networks: true,
                 loopback_only: false,
@@ -242,7 +242,7 @@ fn outbound_settings(config: &ServeConfig) -> OutboundSettings {
     }
 }
 
-/// What sends alerts, as the settings say.
+/// Returns the senders of alerts according to the settings.
 pub(super) fn senders(config: &ServeConfig) -> Result<Senders, SetupError> {
     let outbound = outbound_settings(config);
     let smtp = config.smtp_url().map(|url| SmtpSettings {

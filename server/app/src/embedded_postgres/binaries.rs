@@ -1,4 +1,4 @@
-//! Finding PostgreSQL's programs.
+//! Finds PostgreSQL's programs.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -9,20 +9,19 @@ use std::process::{Command, Stdio};
 
 use super::error::{EmbeddedPostgresError as Error, io_error};
 
-/// The oldest PostgreSQL our migrations are written for.
+/// The oldest PostgreSQL for which our migrations are written.
 const OLDEST_MAJOR: u32 = 15;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Binaries {
     pub(super) dir: PathBuf,
     pub(super) major: u32,
-    /// As PostgreSQL says it: `15.18 (Debian 15.18-0+deb12u1)`.
+    /// As PostgreSQL prints it: `15.18 (Debian 15.18-0+deb12u1)`.
     pub(super) version: String,
 }
 
 impl Binaries {
-    /// The programs that can run a database of this major version; any recent one if there is no database
-    /// yet.
+    /// Finds the programs that can run a database of this major version. Without a database, any recent version will do.
     pub(super) fn find(bin_dir: Option<&Path>, made_by: Option<u32>, cluster: &Path) -> Result<Self, Error> {
         let dirs = match bin_dir {
             Some(dir) => {
@@ -84,22 +83,21 @@ impl Binaries {
     }
 }
 
-/// `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)` → 15 and what follows the name; betas read
-/// `19beta2`.
+/// Parses `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)` into 15 and the text behind the name. Beta versions print `19beta2`.
 fn parse_version(text: &str) -> Option<(u32, String)> {
     let version = text.trim().split_once("(PostgreSQL) ")?.1;
     let digits = version.split(|c: char| !c.is_ascii_digit()).next()?;
     Some((digits.parse().ok()?, version.to_owned()))
 }
 
-/// Programs that were unpacked without being installed (`scripts/unpack`) find their libraries by it.
+/// Returns the library path. Programs that were unpacked without being installed (`scripts/unpack`) find their libraries by it.
 pub(super) fn library_path() -> Option<(&'static str, OsString)> {
     std::env::var_os("LD_LIBRARY_PATH").map(|path| ("LD_LIBRARY_PATH", path))
 }
 
-/// Every installed PostgreSQL: the one on the PATH first, then the usual places, newest first.
+/// Returns the folders of all installed PostgreSQLs: the one on the PATH first, then the usual places, the newest version first.
 fn bin_dirs() -> Vec<PathBuf> {
-    // The shell looks it up, because environment variables are read in config.rs alone.
+    // A shell looks it up, because only config.rs reads environment variables.
     let on_path = Command::new("sh")
         .args(["-c", "command -v postgres"])
         .stdin(Stdio::null())
@@ -113,7 +111,7 @@ fn bin_dirs() -> Vec<PathBuf> {
         )
     });
 
-    // Folder, beginning of the names in it, the rest of the path.
+    // A folder, the start of the names in it, and the rest of the path.
     let usual_places = [
         ("/usr/lib/postgresql", "", "bin"),         // Debian, Ubuntu, Gentoo
         ("/usr", "pgsql-", "bin"),                  // postgresql.org's RPMs
@@ -149,8 +147,7 @@ fn bin_dirs() -> Vec<PathBuf> {
     dirs
 }
 
-/// The real folder of the programs: what is on the PATH may be a link, beside which the other programs are
-/// missing.
+/// Returns the real folder of the programs. The PATH may contain a link, beside which the other programs are missing.
 fn complete_bin_dir(dir: &Path) -> Option<PathBuf> {
     let real = dir.join("postgres").canonicalize().ok()?.parent()?.to_owned();
     real.join("initdb").is_file().then_some(real)

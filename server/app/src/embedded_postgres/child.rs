@@ -1,4 +1,4 @@
-//! PostgreSQL's programs as our children: starting them through the launcher, and ending them.
+//! Starts PostgreSQL's programs as our children through the launcher, and ends them.
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -33,7 +33,7 @@ impl Cluster {
     ) -> Result<(), Error> {
         let (mut child, log_from) = self.spawn(doing, binaries, program, folder, args, Stdio::piped())?;
         if let Some(mut stdin) = child.stdin.take() {
-            // A program that ended before reading says why by its status.
+            // A program that ends before it reads its input says why by its exit status.
             let _ = stdin.write_all(input.as_bytes());
         }
         let began = Instant::now();
@@ -54,8 +54,7 @@ impl Cluster {
         }
     }
 
-    /// Starts one of PostgreSQL's programs in `folder`, through the launcher; also gives where its words
-    /// begin in the log.
+    /// Starts one of PostgreSQL's programs in `folder`, through the launcher. Also returns the place in the log where its output begins.
     pub(super) fn spawn(
         &self,
         doing: &str,
@@ -74,12 +73,11 @@ impl Cluster {
             .args([std::process::id().to_string(), user])
             .args([folder, &binaries.dir.join(program)])
             .args(args)
-            // Our secrets are none of its business, and PGDATA, PGPORT or LC_ALL of the person who started us
-            // must not change anything.
+            // The program must not get our secrets. PGDATA, PGPORT or LC_ALL of the person who started the server must not change anything.
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
             .envs(library_path())
-            // So that Ctrl-C reaches the server first, which then stops PostgreSQL in order.
+            // A group of its own, so that Ctrl-C reaches only the server, which then stops PostgreSQL in order.
             .process_group(0)
             .stdin(input)
             .stdout(if program == "initdb" {
@@ -94,14 +92,13 @@ impl Cluster {
     }
 }
 
-/// Ends PostgreSQL: clients are cut off and everything is written (fast shutdown); harder if that takes too
-/// long.
+/// Stops PostgreSQL with a fast shutdown: it disconnects its clients and writes all data. If that takes too long, sends stronger signals.
 pub(super) fn end(child: &mut Child) {
     for (signal, limit) in [
         (Signal::SIGINT, FAST_STOP_LIMIT),
         (Signal::SIGQUIT, IMMEDIATE_STOP_LIMIT),
     ] {
-        let _ = kill(pid_of(child), signal); // it may just have ended; not reaped yet, so the number is still its own
+        let _ = kill(pid_of(child), signal); // it may just have ended; it is not reaped yet, so no other process has its number
         let began = Instant::now();
         while began.elapsed() < limit {
             match child.try_wait() {
@@ -116,10 +113,10 @@ pub(super) fn end(child: &mut Child) {
         tracing::warn!(
             signal = signal.as_str(),
             waited_s = limit.as_secs(),
-            "PostgreSQL does not stop; insisting"
+            "PostgreSQL does not stop; sending a stronger signal"
         );
     }
-    // Nothing committed is lost: the next start recovers from the WAL.
+    // Committed data are safe: the next start recovers from the WAL.
     if let Err(error) = child.kill().and_then(|()| child.wait().map(drop)) {
         tracing::error!(%error, "cannot end PostgreSQL");
     }

@@ -1,4 +1,4 @@
-//! The database folder: taking it for us alone, whose it is, and where its socket goes.
+//! The database folder: locking it, its owner, and the place of its socket.
 
 use std::fs::{self, DirBuilder, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -16,7 +16,7 @@ use super::{PORT, StartOptions, lock};
 /// `sockaddr_un` takes 104 bytes on macOS and 108 on Linux, socket file name included.
 const LONGEST_SOCKET_PATH: usize = 100;
 
-/// The database folder, held by our lock.
+/// The database folder, which our lock protects.
 #[derive(Debug)]
 pub(super) struct Cluster {
     pub(super) data_dir: PathBuf,
@@ -24,14 +24,14 @@ pub(super) struct Cluster {
     pub(super) dir: PathBuf,
     pub(super) log: Log,
     pub(super) launcher: PathBuf,
-    /// Whom PostgreSQL runs as, when that is not ourselves.
+    /// The user and group of PostgreSQL, if they are not our own.
     pub(super) run_as: Option<(Uid, Gid)>,
-    /// Released by the operating system when we end, however that happens; children do not inherit it.
+    /// The operating system releases the lock when this process ends, in whatever way. Children do not inherit the lock.
     _lock: File,
 }
 
 impl Cluster {
-    /// Takes the folder for us alone and settles whose it is.
+    /// Locks the folder, and determines its owner.
     pub(super) fn prepare_folder(options: StartOptions<'_>) -> Result<Self, Error> {
         let data_dir = options.data_dir;
         let make = DirBuilder::new().recursive(true).mode(0o700).create(data_dir);
@@ -43,7 +43,7 @@ impl Cluster {
         let (run_as, is_roots) = database_user(&data_dir, &dir)?;
         let launcher = match options.launcher {
             Some(launcher) => launcher.to_owned(),
-            // Means this very program even after its file was replaced by an upgrade or a build.
+            // Refers to this very program even after an upgrade or a build has replaced its file.
             None if cfg!(target_os = "linux") => PathBuf::from("/proc/self/exe"),
             None => std::env::current_exe().map_err(io_error("find this program's own file"))?,
         };
@@ -62,12 +62,12 @@ impl Cluster {
         })
     }
 
-    /// Who must own the files: whom PostgreSQL runs as.
+    /// Returns the user that must own the files: the one as which PostgreSQL runs.
     fn owner(&self) -> Uid {
         self.run_as.map_or_else(Uid::effective, |(uid, _)| uid)
     }
 
-    /// The major version of PostgreSQL that made the database, or `None` if there is none yet.
+    /// Returns the major version of PostgreSQL that made the database, or `None` if there is no database yet.
     pub(super) fn made_by(&self) -> Result<Option<u32>, Error> {
         let version_file = self.dir.join("PG_VERSION");
         let not_a_database = || Error::NotADatabase {
@@ -83,8 +83,8 @@ impl Cluster {
         }
     }
 
-    /// The folder of the socket: the database folder itself, which is 0700 already; below /tmp where that
-    /// path would be too long.
+    /// Returns the folder of the socket. It is the database folder itself, which has mode 0700, or a folder below /tmp if that path would be too
+    /// long.
     pub(super) fn socket_dir(&self) -> Result<PathBuf, Error> {
         let file_name_len = format!("/.s.PGSQL.{PORT}").len();
         if self.dir.as_os_str().len() + file_name_len <= LONGEST_SOCKET_PATH {
@@ -93,8 +93,7 @@ impl Cluster {
         let mut hasher = DefaultHasher::new();
         self.dir.hash(&mut hasher);
         let name = format!("deadbeat-{:016x}", hasher.finish());
-        // Anybody may have made that name in /tmp, so take only one that is ours and closed; postmaster.pid
-        // records which.
+        // Anybody may have made a folder with this name in /tmp. Use only one that we own and that is closed to others; postmaster.pid records which.
         for attempt in 0..10 {
             let dir = Path::new("/tmp").join(format!("{name}-{attempt}"));
             match DirBuilder::new().mode(0o700).create(&dir) {

@@ -1,13 +1,13 @@
-//! Why it could not be started.
+//! Why the embedded PostgreSQL could not be started.
 
 use std::io;
 use std::path::PathBuf;
 
-/// Why the private PostgreSQL could not be started. The texts are written for the person at the terminal.
+/// Why the private PostgreSQL could not be started. The messages are written for the person at the terminal.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EmbeddedPostgresError {
-    /// No PostgreSQL server programs anywhere we look.
+    /// PostgreSQL's programs are in none of the places where the server looks.
     #[error(
         "PostgreSQL is not installed here, and Deadbeat keeps its data in a private PostgreSQL that it runs itself.\n\
          Install the programs (nothing needs setting up or starting):\n  \
@@ -20,26 +20,26 @@ pub enum EmbeddedPostgresError {
     )]
     BinariesNotFound,
 
-    /// The folder given explicitly lacks the programs.
-    #[error("DEADBEAT_POSTGRES_BIN is {}, but that folder does not hold both `postgres` and `initdb`", dir.display())]
+    /// The folder in the setting does not contain the programs.
+    #[error("DEADBEAT_POSTGRES_BIN is {}, but that folder does not contain both `postgres` and `initdb`", dir.display())]
     BinDirUnusable {
-        /// The folder as given.
+        /// The folder in the setting.
         dir: PathBuf,
     },
 
-    /// PostgreSQL is there, but none that can run this database.
+    /// None of the installed PostgreSQLs can run this database.
     #[error(
         "{need}, but found here: {found}.\nInstall PostgreSQL {major} beside it (Debian, Ubuntu: apt-get install postgresql-{major}), \
          or set DEADBEAT_POSTGRES_BIN to its folder{moving}"
     )]
     VersionMismatch {
-        /// What asks for the version.
+        /// Why this version is needed.
         need: String,
-        /// The major version asked for.
+        /// The needed major version.
         major: u32,
-        /// Versions and folders found.
+        /// The versions that were found, with their folders.
         found: String,
-        /// How to move data to another version, where there is data.
+        /// How to move the data to another version, if there are data.
         moving: &'static str,
     },
 
@@ -49,9 +49,9 @@ pub enum EmbeddedPostgresError {
         data_dir.display()
     )]
     AlreadyRunning {
-        /// The data folder both want.
+        /// The data folder that both servers use.
         data_dir: PathBuf,
-        /// ` (process 123)`, or empty where unknown.
+        /// ` (process 123)`, or empty if the process is unknown.
         holder: String,
     },
 
@@ -65,20 +65,20 @@ pub enum EmbeddedPostgresError {
         cluster: PathBuf,
         /// The data folder around it.
         data_dir: PathBuf,
-        /// Who owns it, by name where known.
+        /// Its owner, by name if the name is known.
         owner: String,
-        /// Who we are.
+        /// The user as which this server runs.
         us: String,
     },
 
-    /// Started as root without any user to run PostgreSQL as.
+    /// The server was started as root, and there is no user as which PostgreSQL could run.
     #[error(
         "PostgreSQL refuses to run as root, and this machine has neither a `postgres` nor a `nobody` user. Start Deadbeat as an ordinary user, \
          or create one: useradd --system postgres"
     )]
     NoUserToRunAs,
 
-    /// There is something else where the database should be.
+    /// The place of the database contains something else.
     #[error("{} is in the way: it is not empty and not a PostgreSQL database. Move it elsewhere and start again", cluster.display())]
     NotADatabase {
         /// The database folder.
@@ -94,29 +94,29 @@ pub enum EmbeddedPostgresError {
         pids: String,
     },
 
-    /// One of PostgreSQL's programs failed; its own last words follow.
+    /// One of PostgreSQL's programs failed. The message contains the last lines of its log.
     #[error("{doing} failed: {how}. The last lines of {}:\n{tail}", log.display())]
     Program {
-        /// What was being done.
+        /// The step that failed.
         doing: &'static str,
-        /// Exit status or time-out.
+        /// The exit status or the timeout.
         how: String,
         /// PostgreSQL's log.
         log: PathBuf,
-        /// Its end, and sometimes advice.
+        /// The last lines of the log, sometimes with advice.
         tail: String,
     },
 
-    /// The file system or the operating system said no.
+    /// The file system or the operating system returned an error.
     #[error("could not {doing}")]
     Io {
-        /// What was being done, with the path.
+        /// The step that failed, with the path.
         doing: String,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
 
-    /// The server was asked to stop while PostgreSQL was starting.
+    /// The server was stopped while PostgreSQL was starting.
     #[error("stopped while PostgreSQL was starting")]
     Stopped,
 }

@@ -1,4 +1,4 @@
-//! The thread that keeps it running.
+//! The thread that keeps the embedded PostgreSQL running.
 
 use std::convert::Infallible;
 use std::fs;
@@ -39,23 +39,22 @@ pub(super) fn keep(
     })();
     match started {
         Err(error) => {
-            drop(cluster); // and with it the lock, before the caller can try again
-            let _ = report.send(Err(error)); // the caller waits for it; if it is gone, nobody is left to tell
+            drop(cluster); // this releases the lock before the caller can retry
+            let _ = report.send(Err(error)); // the caller waits for this; if the caller is gone, nobody needs it
         }
         Ok((binaries, socket_dir, child)) => {
             let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
             tracing::info!(postgres = %binaries.version, folder = %cluster.dir.display(), socket_dir = %socket_dir.display(), duration_ms, "the embedded PostgreSQL is ready");
-            let _ = report.send(Ok(Connection::at(socket_dir.clone(), PORT))); // as above; we then stop at once
+            let _ = report.send(Ok(Connection::at(socket_dir.clone(), PORT))); // if the caller is gone, the loop below stops at once
             watch(&cluster, binaries, &socket_dir, child, stop_asked);
             if socket_dir != cluster.dir {
-                let _ = fs::remove_dir(&socket_dir); // the next start takes it as it is
+                let _ = fs::remove_dir(&socket_dir); // if this fails, the next start reuses the folder
             }
         }
     }
 }
 
-/// Keeps PostgreSQL running until asked to stop: starts it again when it ended, or when an upgrade exchanged
-/// its programs.
+/// Keeps PostgreSQL running until the server stops it. Restarts it after it ended by itself, or after an upgrade replaced its programs.
 fn watch(
     cluster: &Cluster,
     mut binaries: Binaries,
@@ -75,7 +74,7 @@ fn watch(
                     let Some(upgraded) = program.upgrade(&binaries) else {
                         continue;
                     };
-                    // A running server cannot load the libraries of another version, so it must follow.
+                    // A running server cannot load the libraries of another version, so restart it with the new version.
                     tracing::warn!(running = %binaries.version, installed = %upgraded.version, "PostgreSQL was upgraded on this machine; restarting it");
                     end(running);
                     binaries = upgraded;
@@ -89,7 +88,7 @@ fn watch(
                     );
                 }
                 Err(error) => {
-                    tracing::error!(%error, "cannot tell whether the embedded PostgreSQL runs");
+                    tracing::error!(%error, "cannot find out whether the embedded PostgreSQL runs");
                     continue;
                 }
             }
@@ -119,8 +118,7 @@ fn watch(
     }
 }
 
-/// Notices that the file of the `postgres` program was exchanged, and settled since: a package upgrade takes
-/// a while.
+/// Detects that the file of the `postgres` program was replaced. It waits until the file no longer changes, because a package upgrade takes a while.
 struct ProgramFile {
     path: PathBuf,
     in_use: Option<FileState>,
@@ -161,13 +159,13 @@ impl ProgramFile {
         if self.last_seen.is_none() || self.last_seen != before || self.last_seen == self.in_use {
             return None;
         }
-        // Looked at once, whatever the answer.
+        // Try each file only once, whatever the result.
         self.in_use = self.last_seen;
         let found = Binaries::in_dir(binaries.dir.clone())
             .ok()
             .filter(|found| found.major == binaries.major);
         if found.is_none() {
-            tracing::warn!(program = %self.path.display(), "PostgreSQL's program was exchanged for one that cannot run this database");
+            tracing::warn!(program = %self.path.display(), "PostgreSQL's program was replaced by one that cannot run this database");
         }
         found.filter(|found| found.version != binaries.version)
     }

@@ -1,9 +1,8 @@
-//! The launcher: this program's own first argument.
+//! The launcher: a hidden first argument of this program.
 //!
-//! Dropping root, opening the folder before, and asking the kernel for a signal at the parent's death must
-//! happen in the child between fork and exec; from Rust that is `unsafe`. So the server starts *itself* with
-//! a hidden first argument, does those steps in that small process ([`launch_if_asked`]) and becomes
-//! PostgreSQL by exec. The process id stays, so PostgreSQL is our direct child.
+//! Three steps must happen in the child between fork and exec: giving up root, opening the folder before that, and asking the kernel for a signal
+//! when the parent dies. From Rust, doing so is `unsafe`. The server therefore starts *itself* with a hidden first argument. That small process does
+//! the steps ([`launch_if_asked`]) and becomes PostgreSQL by exec. It keeps its process id, so PostgreSQL is our direct child.
 
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
@@ -26,12 +25,11 @@ use super::processes::identity;
 
 pub(super) const LAUNCH_WORD: &str = "__run-postgres";
 pub(super) const SAME_USER: &str = "-";
-/// Stands for the database folder in the launched program's arguments, by whichever name its user can reach
-/// it.
+/// Stands for the database folder in the arguments of the launched program. The launcher replaces it by a name under which the program's user can
+/// reach the folder.
 pub(super) const FOLDER: &str = "{folder}";
 
-/// Becomes PostgreSQL if this process was started for that. Must be the first thing in `main`, before any
-/// thread exists:
+/// Becomes PostgreSQL if this process was started for that. `main` must call this first, before any thread exists:
 ///
 /// ```no_run
 /// # use std::process::ExitCode;
@@ -44,7 +42,7 @@ pub(super) const FOLDER: &str = "{folder}";
 /// }
 /// ```
 ///
-/// `None` means: an ordinary start. On success it never returns.
+/// Returns `None` for an ordinary start. If it succeeds, it never returns.
 #[must_use]
 pub fn launch_if_asked() -> Option<ExitCode> {
     let mut args = std::env::args_os().skip(1);
@@ -52,8 +50,7 @@ pub fn launch_if_asked() -> Option<ExitCode> {
         return None;
     }
     let Err(reason) = launch(args);
-    // Standard error is PostgreSQL's log here; the server shows its end. If it cannot be written, nothing is
-    // left to tell.
+    // Standard error is PostgreSQL's log here, and the server shows the log's last lines. If writing fails, there is no other place for the message.
     let _ = writeln!(io::stderr(), "deadbeat: {reason}");
     Some(ExitCode::from(71))
 }
@@ -68,9 +65,9 @@ fn launch(mut args: impl Iterator<Item = OsString>) -> Result<Infallible, String
     let folder = PathBuf::from(next("folder")?);
     let program = next("program")?;
 
-    // Opened while we may still be root: the user we become may not be able to pass the folders above.
+    // Open the folder while this process may still be root: the other user may not be allowed to enter the folders above.
     let opened = File::open(&folder).map_err(|error| format!("cannot open {}: {error}", folder.display()))?;
-    // PostgreSQL looks for its own files by changing folder and back, which must not fail.
+    // PostgreSQL looks for its own files by changing the folder and back, which must not fail.
     std::env::set_current_dir("/").map_err(|error| format!("cannot enter /: {error}"))?;
     let mut command = Command::new(&program);
     if user != SAME_USER {
@@ -78,7 +75,7 @@ fn launch(mut args: impl Iterator<Item = OsString>) -> Result<Infallible, String
         become_user(&mut command, uid, gid)
             .map_err(|error| format!("cannot become user {uid} (is this process allowed to?): {error}"))?;
     }
-    // After changing user, which would clear it.
+    // After changing the user, because that would clear this setting.
     end_with_parent(&parent)?;
     let name = reachable_name(&folder, &opened)?;
     command.args(args.map(|arg| {
@@ -108,7 +105,7 @@ fn become_user(_: &mut Command, uid: u32, gid: u32) -> nix::Result<()> {
     nix::unistd::setuid(Uid::from_raw(uid))
 }
 
-/// Elsewhere no parent-death signal has to come after it, so it can wait for the exec.
+/// Other systems have no parent-death signal to set afterwards, so exec itself can change the user.
 #[cfg(not(target_os = "linux"))]
 fn become_user(command: &mut Command, uid: u32, gid: u32) -> nix::Result<()> {
     command.uid(uid).gid(gid);
@@ -119,25 +116,25 @@ fn become_user(command: &mut Command, uid: u32, gid: u32) -> nix::Result<()> {
 fn end_with_parent(parent: &OsStr) -> Result<(), String> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGINT)
         .map_err(|error| format!("cannot ask for a signal at the server's end: {error}"))?;
-    // Had the server died before that line, the signal would never come.
+    // If the server died before the line above, the signal would never come.
     let is_alive = parent.to_str() == Some(&std::os::unix::process::parent_id().to_string());
     is_alive
         .then_some(())
         .ok_or_else(|| "the server ended while PostgreSQL was starting".to_owned())
 }
 
-/// There is no such signal here: the next start stops what a killed server left (see
+/// Does nothing, because this system has no such signal. The next start stops the processes that a killed server left (see
 /// `Cluster::end_leftovers`).
 #[cfg(not(target_os = "linux"))]
 fn end_with_parent(_: &OsStr) -> Result<(), String> {
     Ok(())
 }
 
-/// The name by which the present user reaches the folder.
+/// Returns the name by which the current user can reach the folder.
 ///
-/// Its plain path, unless a folder above is closed to that user (root's `/root/deadbeat`). Then
-/// `/proc/self/fd/3` or the like: PostgreSQL and all its processes inherit the opened folder, so that name
-/// always means it, and nobody asks about the folders above.
+/// That is its plain path, unless a folder above is closed to that user (root's `/root/deadbeat`). Otherwise it is a name like `/proc/self/fd/3`:
+/// PostgreSQL and all its processes inherit the opened folder. That name always refers to this folder, and no permission of the folders above
+/// matters.
 fn reachable_name(folder: &Path, opened: &File) -> Result<PathBuf, String> {
     let cannot = |error: &dyn std::error::Error| format!("cannot use {}: {error}", folder.display());
     let metadata = opened.metadata().map_err(|error| cannot(&error))?;
@@ -145,7 +142,7 @@ fn reachable_name(folder: &Path, opened: &File) -> Result<PathBuf, String> {
     if is_folder(folder) {
         return Ok(folder.to_owned());
     }
-    // A duplicate, unlike what std opens, survives exec; as a plain number nothing here closes it.
+    // Unlike what std opens, a duplicate survives exec. It is kept as a plain number, so that nothing here closes it.
     let inherited = nix::unistd::dup(opened)
         .map_err(|error| cannot(&error))?
         .into_raw_fd();

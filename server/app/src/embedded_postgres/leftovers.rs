@@ -1,4 +1,4 @@
-//! Ending what an earlier PostgreSQL left in the folder.
+//! Ends the processes that an earlier PostgreSQL left in the folder.
 
 use std::fs;
 use std::io;
@@ -18,23 +18,21 @@ const LEFTOVER_LIMIT: Duration = Duration::from_secs(45);
 const LEFTOVER_PATIENCE: Duration = Duration::from_secs(15);
 
 impl Cluster {
-    /// Makes sure no process of an earlier PostgreSQL is left, and that what it left behind does not stop the
-    /// next one.
+    /// Makes sure that no process of an earlier PostgreSQL is left, and that its remaining files do not stop the next one.
     ///
-    /// Needs our lock: a PostgreSQL in the folder is then one whose server died. Usually it is just ending.
+    /// Needs our lock: any PostgreSQL in the folder then belongs to a server that died. Usually that PostgreSQL is already ending.
     pub(super) fn end_leftovers(&self, socket_dir: &Path) -> Result<(), Error> {
         let earlier = PidFile::read(&self.dir).map(|file| file.pid);
         let began = Instant::now();
         let mut asked = None;
         loop {
-            // All of them, not the postmaster alone: two generations of backends on the same files would
-            // destroy the data.
+            // Check all processes, not only the postmaster: two generations of backends on the same files would destroy the data.
             let pids = postgres_processes_in(&self.dir, earlier);
             if pids.is_empty() {
                 break;
             }
-            // The postmaster stops the others in order. Without it they only finish what they are at, however
-            // long that takes; a recovery comes next anyway.
+            // The postmaster stops the other processes in order. Without it they only finish their current work, which may take any time. A recovery
+            // follows anyway, so do not wait for them.
             let has_postmaster = earlier.is_some_and(|pid| pids.contains(&pid));
             let is_patient = has_postmaster && began.elapsed() < LEFTOVER_PATIENCE;
             let signal = if is_patient {
@@ -45,8 +43,7 @@ impl Cluster {
             if asked != Some(signal) {
                 asked = Some(signal);
                 tracing::warn!(?pids, folder = %self.dir.display(), "an earlier PostgreSQL is still running; stopping it");
-                // SIGINT tells the postmaster to stop (to a backend it would only cancel a query); SIGQUIT
-                // ends each at once.
+                // SIGINT makes the postmaster stop (a backend would only cancel its query); SIGQUIT ends each process at once.
                 for &pid in pids
                     .iter()
                     .filter(|pid| signal == Signal::SIGQUIT || Some(**pid) == earlier)
@@ -67,9 +64,8 @@ impl Cluster {
             }
             thread::sleep(POLL);
         }
-        // PostgreSQL removes the files of a dead process itself. But a number still taken, by a zombie that
-        // nobody reaps or by a stranger, makes it refuse its own files; we know better, having looked at
-        // every process.
+        // PostgreSQL itself removes the files of a dead process. But if a zombie or an unrelated process has the recorded number, PostgreSQL refuses
+        // to start. The check above has examined every process, so removing the file is safe.
         let stale = PidFile::read(&self.dir).map(|file| file.pid);
         if stale.is_some_and(process_exists) {
             tracing::info!(pid = ?stale, "removing a stale postmaster.pid");

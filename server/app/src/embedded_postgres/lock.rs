@@ -28,7 +28,7 @@ pub(super) fn take(data_dir: &Path) -> Result<File, Error> {
         match file.try_lock() {
             Ok(()) => break,
             Err(TryLockError::Error(error)) => return Err(doing()(error)),
-            // It may only be somebody asking whether it is held (`is_held`).
+            // The holder may only be checking whether the lock is held (`is_held`).
             Err(TryLockError::WouldBlock) if began.elapsed() < LOCK_LIMIT => thread::sleep(POLL),
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
@@ -51,13 +51,12 @@ pub(super) fn take(data_dir: &Path) -> Result<File, Error> {
     Ok(file)
 }
 
-/// Whether a server holds it.
+/// Returns true if a server holds the lock.
 pub(super) fn is_held(data_dir: &Path) -> bool {
     let Ok(file) = File::open(path_in(data_dir)) else {
         return false;
     };
-    // A shared lock, so that two asking at once do not see each other. A server starting in this instant
-    // tries again (LOCK_LIMIT).
+    // A shared lock, so that two simultaneous checks do not see each other. A server that starts at this moment retries (LOCK_LIMIT).
     matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
 }
 

@@ -22,7 +22,7 @@ impl Log {
         }
     }
 
-    /// Opened for the next program; also gives where its words will begin.
+    /// Opens the log for the next program. Also returns the place where the program's output will begin.
     pub(super) fn open(&self) -> Result<(File, u64), Error> {
         let log = OpenOptions::new()
             .append(true)

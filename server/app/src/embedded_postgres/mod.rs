@@ -1,21 +1,17 @@
-//! The embedded default database: a private PostgreSQL, run from the binaries of this machine, so that a
-//! first start needs no set-up.
+//! The embedded default database: a private PostgreSQL that runs the programs installed on this machine. A first start therefore needs no set-up.
 //!
-//! It lives in `<data folder>/postgres`, listens on a Unix socket only and belongs to one server process at a
-//! time. Promises:
+//! The database is in `<data folder>/postgres`, listens only on a Unix socket, and belongs to one server process at a time. Promises:
 //!
-//! - What was committed survives `kill -9` of the server, of PostgreSQL, or of both: fsync is on, and the
-//!   next start works at once.
-//! - PostgreSQL never outlives the server. On Linux the kernel stops it cleanly when the server dies, however
-//!   that happens; elsewhere the next start stops what was left.
-//! - A half-made database is never found: it is made in a sibling folder and renamed when complete.
-//! - It also works as root, which PostgreSQL itself refuses: it then runs as the owner of the database
-//!   folder, at first the `postgres` user (or `nobody`), even below a folder that user may not enter, such as
-//!   `/root`.
+//! - Committed data survive `kill -9` of the server, of PostgreSQL, or of both: fsync is on, and the next start works at once.
+//! - PostgreSQL never outlives the server. On Linux the kernel makes it stop cleanly when the server dies in whatever way. On other systems the
+//!   next start stops it.
+//! - No start ever finds an incomplete database: the server makes it in a sibling folder, and renames that when it is complete.
+//! - It also works as root, although PostgreSQL refuses to run as root. PostgreSQL then runs as the owner of the database folder, at first the
+//!   `postgres` user (or `nobody`). This works even below a folder that this user may not enter, such as `/root`.
 //!
-//! `postgresql.conf` is left to the owner, except for what stands on the command line (`SETTINGS` in
-//! `postmaster.rs`). Making tables is the migrations' work, and calling from async code the caller's:
-//! everything here blocks. How PostgreSQL loses root, and learns of the server's death, is in `launcher.rs`.
+//! The owner may edit `postgresql.conf`, but settings on the command line (`SETTINGS` in `postmaster.rs`) override it. The migrations make the
+//! tables. Everything here blocks, so async callers must use other threads. `launcher.rs` explains how PostgreSQL gives up root, and how it learns
+//! that the server died.
 
 mod binaries;
 mod child;
@@ -48,17 +44,16 @@ use pid_file::PidFile;
 
 const USER: &str = "deadbeat";
 const DATABASE: &str = "deadbeat";
-/// Only names the socket file: nothing listens on TCP.
+/// Only part of the socket file's name: nothing listens on TCP.
 const PORT: u16 = 5432;
 const POLL: Duration = Duration::from_millis(5);
 
-/// Where the private PostgreSQL is reached. There is no password: who may enter the socket's folder is let
-/// in.
+/// Where clients connect to the private PostgreSQL. There is no password: any user who may enter the socket's folder may connect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connection {
-    /// The folder that holds the socket, an absolute path.
+    /// The folder of the socket, an absolute path.
     pub socket_dir: PathBuf,
-    /// The number in the socket's file name.
+    /// The number in the name of the socket's file.
     pub port: u16,
     /// The database user, a superuser.
     pub user: String,
@@ -76,8 +71,7 @@ impl Connection {
         }
     }
 
-    /// The URL for sqlx and psql: `postgres://deadbeat@localhost:5432/deadbeat?host=/the/folder`,
-    /// percent-encoded.
+    /// Returns the URL for sqlx and psql: `postgres://deadbeat@localhost:5432/deadbeat?host=/the/folder`, percent-encoded.
     #[must_use]
     pub fn url(&self) -> String {
         let mut host = String::new();
@@ -95,22 +89,20 @@ impl Connection {
     }
 }
 
-/// What [`EmbeddedPostgres::start_with`] needs to know.
+/// The arguments of [`EmbeddedPostgres::start_with`].
 #[derive(Debug, Clone, Copy)]
 pub struct StartOptions<'a> {
-    /// The server's data folder; made if missing.
+    /// The server's data folder; created if it is missing.
     pub data_dir: &'a Path,
-    /// The folder of PostgreSQL's programs; found by itself if `None`.
+    /// The folder of PostgreSQL's programs; `None` searches the usual places.
     pub bin_dir: Option<&'a Path>,
-    /// A program whose `main` calls [`launch_if_asked`] first; this very program if `None`. For tests.
+    /// A program whose `main` first calls [`launch_if_asked`]; `None` means this very program. For tests.
     pub launcher: Option<&'a Path>,
 }
 
-/// A running private PostgreSQL, started again should it end by itself; stopped (fast shutdown) by
-/// [`stop`](Self::stop) or on drop.
+/// A running private PostgreSQL. It is restarted if it ends by itself. [`stop`](Self::stop) or dropping it stops it (fast shutdown).
 ///
-/// Both block for some ten milliseconds, up to 35 s in bad cases: from async code use `spawn_blocking`, and
-/// close the pools first.
+/// Both block for some ten milliseconds, in bad cases for up to 35 s. In async code use `spawn_blocking`, and close the pools first.
 #[derive(Debug)]
 pub struct EmbeddedPostgres {
     connection: Connection,
@@ -119,11 +111,10 @@ pub struct EmbeddedPostgres {
 }
 
 impl EmbeddedPostgres {
-    /// Starts the private server of `data_dir`, making the database on first use; returns when it accepts
-    /// connections.
+    /// Starts the private PostgreSQL of `data_dir`. Makes the database on first use. Returns when PostgreSQL accepts connections.
     ///
     /// # Errors
-    /// See [`EmbeddedPostgresError`]; each says what to do. Nothing is left running or half made then.
+    /// See [`EmbeddedPostgresError`]; each message says what to do. After an error, no process and no incomplete database is left.
     pub fn start(data_dir: &Path, bin_dir: Option<&Path>) -> Result<Self, Error> {
         Self::start_with(StartOptions {
             data_dir,
@@ -132,19 +123,18 @@ impl EmbeddedPostgres {
         })
     }
 
-    /// Like [`start`](Self::start), with everything that can be chosen.
+    /// Like [`start`](Self::start), but with all options.
     ///
     /// # Errors
-    /// As [`start`](Self::start).
+    /// Those of [`start`](Self::start).
     pub fn start_with(options: StartOptions<'_>) -> Result<Self, Error> {
         let cluster = Cluster::prepare_folder(options)?;
         let (stop, stop_asked) = mpsc::channel();
         let (report, started) = mpsc::channel();
         let bin_dir = options.bin_dir.map(Path::to_owned);
 
-        // The kernel's parent-death signal fires when the spawning *thread* ends. So one thread spawns
-        // PostgreSQL and stays as long as it runs; a pool's thread (tokio's blocking pool) could end at any
-        // time.
+        // The kernel sends the parent-death signal when the spawning *thread* ends. One thread therefore spawns PostgreSQL and lives as long as
+        // PostgreSQL. A thread of a pool (tokio's blocking pool) could end at any time.
         let keeper = thread::Builder::new()
             .name("embedded-postgres".to_owned())
             .spawn(move || keeper::keep(cluster, bin_dir.as_deref(), &report, &stop_asked))
@@ -157,20 +147,19 @@ impl EmbeddedPostgres {
         })
     }
 
-    /// Where it is reached; stays the same when PostgreSQL is started again.
+    /// Returns where clients connect. This stays the same after a restart of PostgreSQL.
     #[must_use]
     pub fn connection(&self) -> &Connection {
         &self.connection
     }
 
-    /// Stops PostgreSQL, returns when it has ended and the data folder is free.
+    /// Stops PostgreSQL. Returns when it has ended and the data folder is unlocked.
     pub fn stop(mut self) {
         self.stop_and_wait();
     }
 
     fn stop_and_wait(&mut self) {
-        // Nothing is ever sent: the closed channel is the message, so a server that dies in any way leaves it
-        // too.
+        // Nothing is ever sent: closing the channel is the signal, so a server that dies in any way gives it, too.
         drop(self.stop.take());
         if let Some(keeper) = self.keeper.take()
             && keeper.join().is_err()
@@ -186,10 +175,9 @@ impl Drop for EmbeddedPostgres {
     }
 }
 
-/// The connection to the private server that another process runs on this data folder, for commands working
-/// beside it.
+/// Returns the connection to the private PostgreSQL that another process runs on this data folder. Commands that run beside a server use it.
 ///
-/// `None` when no server holds the folder, or its PostgreSQL is not ready at this moment.
+/// Returns `None` if no server holds the folder, or its PostgreSQL is not ready at this moment.
 #[must_use]
 pub fn running(data_dir: &Path) -> Option<Connection> {
     let data_dir = data_dir.canonicalize().ok()?;
@@ -198,7 +186,7 @@ pub fn running(data_dir: &Path) -> Option<Connection> {
     }
     let cluster = data_dir.join("postgres");
     let pid_file = PidFile::read(&cluster)?;
-    // Collected by components, which drops the "." of a relative folder.
+    // Collecting the components drops the "." of a relative folder.
     let socket_dir = cluster.join(pid_file.socket_dir).components().collect();
     (pid_file.is_ready && processes::process_exists(pid_file.pid))
         .then(|| Connection::at(socket_dir, pid_file.port))

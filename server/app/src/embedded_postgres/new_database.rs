@@ -1,4 +1,4 @@
-//! Making the database, at the first start.
+//! Makes the database at the first start.
 
 use std::fs::{self, DirBuilder, File};
 use std::os::unix::ffi::OsStrExt;
@@ -13,24 +13,21 @@ use super::error::{EmbeddedPostgresError as Error, io_error};
 use super::launcher::FOLDER;
 use super::{DATABASE, POLL, USER};
 
-/// Everybody who can enter the socket's folder (mode 0700) is trusted; nobody else can reach the server at
-/// all.
+/// Trusts every user who can enter the socket's folder (mode 0700). Nobody else can reach PostgreSQL at all.
 const HBA: &str = "# Written by Deadbeat. The only way in is the Unix socket, in a folder with mode 0700.\n\
                    local all all trust\n";
 
 const CLEAR_LIMIT: Duration = Duration::from_secs(2);
 
 impl Cluster {
-    /// Makes the database beside its place and renames it when complete, so a killed first start leaves
-    /// nothing half made.
+    /// Makes the database in a sibling folder, and renames it when it is complete. A first start that is killed thus leaves no incomplete database.
     pub(super) fn make(&self, binaries: &Binaries) -> Result<(), Error> {
         tracing::info!(folder = %self.dir.display(), postgres = %binaries.version, "making a new database; this happens once");
         let new_dir = self.data_dir.join(format!("postgres.new-{}", std::process::id()));
         let made = self
             .make_in(&new_dir, binaries, "C.UTF-8")
             .or_else(|error| match &error {
-                // Not every system has it (macOS before 15, musl): upper() and lower() then know ASCII only,
-                // which we do not rely on.
+                // Some systems lack this locale (macOS before 15, musl). With `C`, upper() and lower() know only ASCII, and we do not rely on more.
                 Error::Program { tail, .. } if tail.contains("invalid locale name") => {
                     self.make_in(&new_dir, binaries, "C")
                 }
@@ -47,14 +44,14 @@ impl Cluster {
                 .map_err(io_error(format!("sync {}", self.data_dir.display())))
         });
         if renamed.is_err() {
-            // The error being reported matters more; what stays is removed by the next start.
+            // The first error matters more than one of this removal. The next start removes the remains.
             let _ = fs::remove_dir_all(&new_dir);
         }
         renamed
     }
 
     fn make_in(&self, new_dir: &Path, binaries: &Binaries, character_type: &str) -> Result<(), Error> {
-        let _ = fs::remove_dir_all(new_dir); // a first try's remains, if any
+        let _ = fs::remove_dir_all(new_dir); // the remains of a first attempt, if any
         DirBuilder::new()
             .mode(0o700)
             .create(new_dir)
@@ -102,7 +99,7 @@ impl Cluster {
         if new_dir.join("PG_VERSION").is_file() {
             return Ok(());
         }
-        // A launcher that does not call launch_if_asked (a test binary) just ends, without complaint.
+        // A launcher that does not call launch_if_asked (a test binary) ends without an error.
         let how = format!(
             "{} does not launch PostgreSQL; its main must call launch_if_asked first",
             self.launcher.display()
@@ -121,7 +118,7 @@ impl Cluster {
                 continue;
             }
             let began = Instant::now();
-            // The initdb of a server killed just now may still be writing or tidying up in there.
+            // The initdb of a server that was just killed may still be writing or deleting files there.
             while let Err(error) = fs::remove_dir_all(entry.path()) {
                 if began.elapsed() > CLEAR_LIMIT {
                     let folder = entry.path();

@@ -1,4 +1,4 @@
-//! Whose the database is, and thus whom PostgreSQL runs as.
+//! The owner of the database, as which PostgreSQL runs.
 
 use std::fs;
 use std::io;
@@ -9,15 +9,14 @@ use nix::unistd::{Gid, Uid, User};
 
 use super::error::{EmbeddedPostgresError as Error, io_error};
 
-/// Whom PostgreSQL is to run as when that is not ourselves: as root, the owner of the database, at first
-/// `postgres` or `nobody`. Also tells whether there is a database and it is root's, thus has to be handed
-/// over.
+/// Returns the user as which PostgreSQL must run, if that is not our own. If we are root, it is the owner of the database, at first `postgres` or
+/// `nobody`. Also returns true if there is a database that belongs to root and must be handed over.
 pub(super) fn database_user(data_dir: &Path, cluster: &Path) -> Result<(Option<(Uid, Gid)>, bool), Error> {
     let us = Uid::effective();
     let owner = match fs::metadata(cluster) {
         Ok(found) => Some((Uid::from_raw(found.uid()), Gid::from_raw(found.gid()))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(io_error(format!("look at {}", cluster.display()))(error)),
+        Err(error) => return Err(io_error(format!("examine {}", cluster.display()))(error)),
     };
     match owner {
         Some((uid, _)) if !us.is_root() && uid != us => {
@@ -41,7 +40,7 @@ pub(super) fn database_user(data_dir: &Path, cluster: &Path) -> Result<(Option<(
     }
 }
 
-/// Gives a whole folder to a user; the folder itself last, so that an interrupted run is repeated.
+/// Gives a whole folder to a user. The folder itself comes last, so that the next start repeats an interrupted run.
 pub(super) fn hand_over(folder: &Path, uid: Uid, gid: Gid) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;

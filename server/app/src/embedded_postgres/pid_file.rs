@@ -1,4 +1,4 @@
-//! PostgreSQL's own file about itself.
+//! `postmaster.pid`, PostgreSQL's file about its own process.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,8 +7,7 @@ use nix::unistd::Pid;
 
 use super::PORT;
 
-/// What `postmaster.pid` says: how PostgreSQL itself tells the world where it is and whether it is ready
-/// (`pg_ctl` waits for it too).
+/// The contents of `postmaster.pid`. By this file PostgreSQL says where its socket is and whether it is ready (`pg_ctl` also waits for it).
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct PidFile {
     pub(super) pid: Pid,
@@ -23,11 +22,11 @@ impl PidFile {
         Self::parse(&fs::read_to_string(cluster.join("postmaster.pid")).ok()?)
     }
 
-    /// Lines: pid, folder, start time, port, socket folder, address, shared memory key, state. The later ones
-    /// appear as it starts.
+    /// Parses the lines: pid, folder, start time, port, socket folder, address, shared memory key, state. PostgreSQL writes the later ones as it
+    /// starts.
     fn parse(text: &str) -> Option<Self> {
         let mut lines = text.lines();
-        // Single-user mode writes its number negated; kill() would take such a number for a whole group.
+        // In single-user mode PostgreSQL writes its number negated, and kill() would take a negative number for a process group.
         let pid = lines
             .next()?
             .trim()

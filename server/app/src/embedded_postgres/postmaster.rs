@@ -1,4 +1,4 @@
-//! Starting PostgreSQL itself.
+//! Starts PostgreSQL itself.
 
 use std::convert::Infallible;
 use std::ffi::OsStr;
@@ -16,7 +16,7 @@ use super::error::{EmbeddedPostgresError as Error, io_error};
 use super::launcher::FOLDER;
 use super::pid_file::PidFile;
 
-/// Settings given on the command line, where they win over `postgresql.conf`.
+/// Settings on the command line, which override `postgresql.conf`.
 const SETTINGS: &[&str] = &[
     "listen_addresses=",
     "port=5432",
@@ -24,13 +24,14 @@ const SETTINGS: &[&str] = &[
     "max_connections=100",
     "shared_buffers=256MB",
     "max_wal_size=2GB",
-    // A schedule of 5,000 entries comes at once: its rows are to be analyzed, and what they replaced cleared, in seconds and not in a minute.
+    // A schedule of 5,000 entries arrives at once. Autovacuum must analyze its rows and clear the rows that they replaced within seconds, not a
+    // minute.
     "autovacuum_naptime=5s",
     "fsync=on",
     "cluster_name=deadbeat",
 ];
 
-/// Generous, because replaying up to 2 GB of WAL after a crash counts as starting.
+/// Generous, because the start includes replaying up to 2 GB of WAL after a crash.
 const READY_LIMIT: Duration = Duration::from_mins(5);
 
 impl Cluster {
@@ -43,8 +44,8 @@ impl Cluster {
     ) -> Result<Child, Error> {
         const DOING: &str = "starting PostgreSQL";
         self.end_leftovers(socket_dir)?;
-        // Relative to the database folder, where PostgreSQL stays: works below folders it cannot pass, and is
-        // short.
+        // Relative to the database folder, which is PostgreSQL's working folder. This is short, and works below folders that PostgreSQL may not
+        // enter.
         let socket_dir = if socket_dir == self.dir {
             Path::new(".")
         } else {
@@ -64,7 +65,7 @@ impl Cluster {
         let began = Instant::now();
         let mut next_word = Duration::from_secs(10);
         loop {
-            // The file of an earlier one says "ready" as well, so the process must be ours.
+            // The file of an earlier PostgreSQL also says "ready", so compare the process id, too.
             if PidFile::read(&self.dir).is_some_and(|file| file.is_ready && file.pid == pid_of(&child)) {
                 return Ok(child);
             }

@@ -1,4 +1,4 @@
-//! The machine's processes, and which of them use the database folder.
+//! The machine's processes that use the database folder.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -10,8 +10,7 @@ use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
-/// Every living PostgreSQL process whose working folder is this one: the postmaster and all its children,
-/// never a zombie.
+/// Returns every living PostgreSQL process whose working folder is this one: the postmaster and all its children. Zombies are not among them.
 #[cfg(target_os = "linux")]
 pub(super) fn postgres_processes_in(cluster: &Path, _: Option<Pid>) -> Vec<Pid> {
     let Some(folder) = identity(cluster) else {
@@ -26,7 +25,7 @@ pub(super) fn postgres_processes_in(cluster: &Path, _: Option<Pid>) -> Vec<Pid> 
     .collect()
 }
 
-/// Without /proc: the process that postmaster.pid names, if it is a PostgreSQL at all.
+/// Without /proc, returns the process that postmaster.pid names if it is a PostgreSQL.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn postgres_processes_in(_: &Path, earlier: Option<Pid>) -> Vec<Pid> {
     let is_postgres = |pid: &Pid| {
@@ -45,12 +44,12 @@ pub(super) fn postgres_processes_in(_: &Path, earlier: Option<Pid>) -> Vec<Pid> 
         .collect()
 }
 
-/// Whether the number is taken: also true for zombies and for processes of others.
+/// Returns true if a process has this number. It may be a zombie or a process of another user.
 pub(super) fn process_exists(pid: Pid) -> bool {
     kill(pid, None) != Err(Errno::ESRCH)
 }
 
-/// What makes a folder the same folder, whatever its name.
+/// Returns the identity of a folder, which does not depend on the folder's name.
 pub(super) fn identity(path: &Path) -> Option<(u64, u64)> {
     fs::metadata(path)
         .ok()

@@ -160,7 +160,10 @@ async fn trouble_is_told_in_words_with_its_cause_and_comes_first() {
     );
     let lost = row_of(&seen, "celery@a-lost");
     assert!(lost.starts_with("down") || lost.contains(" down "), "{lost}");
-    assert!(lost.contains("WORKER_LOST It went without a goodbye."), "{lost}");
+    assert!(
+        lost.contains("WORKER_LOST It vanished without signing off."),
+        "{lost}"
+    );
     let up = row_of(&seen, "celery@w1");
     for told in [
         "up",
@@ -177,7 +180,7 @@ async fn trouble_is_told_in_words_with_its_cause_and_comes_first() {
     assert!(seen.contains(&format!("&amp;task_id={task_id}\">shop.resize</a>")));
     let mail = row_of(&seen, "mail");
     assert!(
-        mail.contains("QUEUE_UNCONSUMED Messages wait in it, and nobody consumes it. Since 45 s ago"),
+        mail.contains("QUEUE_UNCONSUMED Messages wait in it, but no worker consumes it. Since 45 s ago"),
         "{mail}"
     );
     assert!(
@@ -208,7 +211,7 @@ async fn trouble_is_told_in_words_with_its_cause_and_comes_first() {
         "{whole}"
     );
     assert!(
-        whole.contains("1 paused: Deadbeat does not expect it to report celery@old said goodbye"),
+        whole.contains("1 paused: Deadbeat does not expect it to report celery@old signed off"),
         "{whole}"
     );
 
@@ -263,7 +266,7 @@ async fn what_fell_silent_with_its_host_says_so() {
 
     let whole = words(&seen);
     assert!(whole.contains("2 Beats are in trouble"), "{whole}");
-    let told = "down HOST_LOST It fell silent with all that runs on its host.";
+    let told = "down HOST_LOST It fell silent together with everything on its host.";
     assert_eq!(whole.matches(told).count(), 2, "{whole}");
     harness.stop().await;
 }

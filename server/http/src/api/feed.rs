@@ -1,4 +1,4 @@
-//! The change feed: what changed in the project since the caller last asked.
+//! The change feed: the changes in the project since the caller's last poll.
 
 use actix_web::web::{Data, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -13,7 +13,7 @@ use crate::extract::paging::Query;
 use crate::problem::Problem;
 use crate::state::AppState;
 
-/// The routes.
+/// Mounts the routes.
 pub fn configure(config: &mut ServiceConfig) {
     config.service(
         web::resource("/changes")

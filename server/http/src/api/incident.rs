@@ -18,7 +18,7 @@ use crate::extract::paging::{Query, cut, one_more};
 use crate::problem::Problem;
 use crate::state::AppState;
 
-/// The routes.
+/// Mounts the routes.
 pub fn configure(config: &mut ServiceConfig) {
     config
         .service(
@@ -38,7 +38,7 @@ pub fn configure(config: &mut ServiceConfig) {
         );
 }
 
-/// Incidents as the API shows them, with the monitors that are down because of them.
+/// Returns incidents as the API shows them, with the monitors that are down because of them.
 async fn shown(state: &AppState, incidents: &[Incident]) -> Result<Vec<Value>, ApiError> {
     let Some(project) = incidents.first().map(|incident| incident.project_id) else {
         return Ok(Vec::new());
@@ -75,7 +75,7 @@ async fn shown(state: &AppState, incidents: &[Incident]) -> Result<Vec<Value>, A
         .collect())
 }
 
-/// An incident's cause, with the address of its page.
+/// Returns an incident's cause, with the URL of its page.
 fn cause(state: &AppState, incident: &Incident) -> Value {
     let url = state.services.site().cause_url(incident.cause);
     json!({"code": incident.cause.as_str(), "summary": incident.summary, "url": url})

@@ -1,3 +1,3 @@
-//! Stretches of time that could not be judged.
+//! Stretches of time that the evaluator could not judge.
 
 pub mod blind_spell;

@@ -1,4 +1,4 @@
-//! `/api/v1`, as `openapi.yaml` has it.
+//! `/api/v1`, as `openapi.yaml` specifies it.
 
 pub mod alert;
 pub mod celery;
@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::error::ApiError;
 use crate::problem::Problem;
 
-/// The routes of every resource.
+/// Mounts the routes of every resource.
 pub fn configure(config: &mut ServiceConfig) {
     config.service(
         web::scope("/api/v1")
@@ -42,7 +42,7 @@ pub fn configure(config: &mut ServiceConfig) {
             .configure(celery::event::configure)
             .configure(schedule::configure)
             .default_service(web::route().to(unknown_path))
-            // Answers hold data that only a key's holder may read, some of them secrets: no cache may keep them.
+            // Answers contain data that only the key's holder may read, some of it secret: no cache may keep them.
             .wrap(DefaultHeaders::new().add((CACHE_CONTROL, "no-store"))),
     );
 }
@@ -54,14 +54,14 @@ async fn unknown_path(request: HttpRequest) -> Result<&'static str, ApiError> {
     ))
 }
 
-/// Answers 405 to methods that a path does not take. `allowed`: the methods that it takes.
+/// Answers 405 to methods that a path does not allow. `allowed` lists the methods that it does.
 pub(crate) fn only(allowed: &'static str) -> Route {
     web::to(
         move |request: HttpRequest| async move { Err::<&str, _>(ApiError::wrong_method(&request, allowed)) },
     )
 }
 
-/// Reads an id from a path. A text that is no id names nothing: 404.
+/// Parses an id in a path. A text that is not an id cannot exist: 404.
 pub(crate) fn id(text: &str, what: &str) -> Result<Uuid, ApiError> {
     Uuid::try_parse(text).map_err(|_| ApiError::not_found(what))
 }

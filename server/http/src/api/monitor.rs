@@ -30,7 +30,7 @@ use crate::extract::paging::{Query, cut, one_more};
 use crate::problem::Problem;
 use crate::state::AppState;
 
-/// The routes.
+/// Mounts the routes.
 pub fn configure(config: &mut ServiceConfig) {
     config
         .service(
@@ -59,7 +59,7 @@ pub fn configure(config: &mut ServiceConfig) {
         );
 }
 
-/// What a client may set.
+/// The fields that a client may set.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Body {
@@ -71,14 +71,14 @@ struct Body {
     schedule: Option<Value>,
     #[serde(default, deserialize_with = "given")]
     grace_seconds: Option<f64>,
-    /// `null` means something: the grace bounds a run.
+    /// `null` removes the limit: only the grace then bounds a run.
     #[serde(default, deserialize_with = "given")]
     longest_run_seconds: Option<Option<f64>>,
     #[serde(default, deserialize_with = "given")]
     tags: Option<Vec<String>>,
     #[serde(default, deserialize_with = "given")]
     channels: Option<Value>,
-    /// `null` means something: each incident is as urgent as its cause.
+    /// `null` removes the setting: each incident then has the severity of its cause.
     #[serde(default, deserialize_with = "given")]
     severity: Option<Option<Severity>>,
 }
@@ -121,7 +121,7 @@ fn choice(value: &Value) -> Result<ChannelChoice, ApiError> {
     }
 }
 
-/// Monitors as the API shows them to who asks.
+/// Returns monitors as the API shows them to this caller.
 async fn shown(
     state: &AppState,
     monitors: &[Monitor],
@@ -265,7 +265,7 @@ async fn update(
     Ok(HttpResponse::Ok().json(show_one(&state, monitor, &key.1).await?))
 }
 
-/// Creates or changes the monitor of that slug.
+/// Creates or changes the monitor with that slug.
 async fn upsert(
     key: MayChangeMonitors,
     state: Data<AppState>,

@@ -1,4 +1,4 @@
-//! What a schedule means, before any monitor has it.
+//! Previews: what a schedule means, before any monitor has it.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::extract::json::{Json, given, given_instant};
 use crate::problem::Problem;
 use crate::state::AppState;
 
-/// The routes.
+/// Mounts the routes.
 pub fn configure(config: &mut ServiceConfig) {
     config.service(
         web::resource("/schedules/preview")
@@ -36,15 +36,15 @@ pub fn configure(config: &mut ServiceConfig) {
 #[serde(deny_unknown_fields)]
 struct Asked {
     schedule: Value,
-    /// Slots strictly after this; now when left out.
+    /// Slots strictly after this time; by default, after now.
     #[serde(default, deserialize_with = "given_instant")]
     after: Option<DateTime<Utc>>,
     #[serde(default, deserialize_with = "given")]
     count: Option<i64>,
 }
 
-/// Previews that are computed at a time, and of one project. Five hundred slots of the sun hold a core for some hundredths of a second: they are
-/// computed on another thread than those that answer pings.
+/// Limits how many previews the process computes at once, in all and for one project. 500 solar slots take some hundredths of a second of CPU time.
+/// Previews therefore run on other threads than those that answer pings.
 static TURNS: LazyLock<Turns<ProjectId>> =
     LazyLock::new(|| Turns::new(2, 1, Duration::from_secs(10)).with_queue(50));
 
@@ -75,7 +75,7 @@ async fn preview(key: MayRead, state: Data<AppState>, asked: Json<Asked>) -> Res
     Ok(HttpResponse::Ok().json(preview))
 }
 
-/// Reads a schedule and computes its slots, unless something is wrong with what was asked.
+/// Reads a schedule and computes its slots. Returns all faults of the request.
 fn compute(
     schedule: &Value,
     after: DateTime<Utc>,

@@ -1,6 +1,6 @@
-//! Around every request: an id, a span, one line in the access log, and an answer even when the handler panics.
+//! Wraps every request with an id, a span, and one line in the access log. Answers even when the handler panics.
 //!
-//! The access log never has a path, a query, a header or a body of a request: ping URLs are secrets. It has the route's template.
+//! The access log never contains a path, a query, a header or a body of a request: ping URLs are secrets. It contains the route's template.
 
 use std::any::Any;
 use std::future::Future;
@@ -24,15 +24,15 @@ use crate::web::PageError;
 
 /// The target of the access log.
 pub const ACCESS: &str = "deadbeat_http::access";
-/// The target of the access log's lines about pings, which are most of all requests. Their level is debug, so that they are off by default.
+/// The target of the access log's lines about pings, which are most of all requests. Their level is debug, so they are off by default.
 pub const PING_ACCESS: &str = "deadbeat_http::access::ping";
 
-/// A route for which there is no template.
+/// Stands for a route without a template.
 const NO_ROUTE: &str = "-";
-/// The route of ping URLs, of which no part may be logged.
+/// The route of all ping URLs. No part of a ping URL may be logged.
 const PING_ROUTE: &str = "/ping/{…}";
 
-/// Where a request belongs, by the beginning of its path.
+/// The kind of a request, by the start of its path. It decides the format of an error answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Door {
     Ping,
@@ -51,7 +51,7 @@ impl Door {
         }
     }
 
-    /// What a client hears when its handler panicked.
+    /// Returns the answer to a request whose handler panicked.
     fn broken(self) -> HttpResponse {
         match self {
             Self::Ping => HttpResponse::InternalServerError()
@@ -67,14 +67,14 @@ impl Door {
     }
 }
 
-/// A request that is being answered.
+/// The future that answers one request.
 pub(super) struct Answering<F> {
-    /// What the app does; or that it panicked at once.
+    /// The app's future, or an error if the app panicked before it returned one.
     work: Result<F, ()>,
     access: Access,
 }
 
-/// What the access log says of a request.
+/// The facts that the access log shows about a request.
 struct Access {
     current: Option<Current>,
     span: Span,
@@ -84,7 +84,7 @@ struct Access {
     is_over: bool,
 }
 
-/// Begins to answer a request.
+/// Starts to answer a request.
 pub(super) fn answer<S>(request: Request, app: &S) -> Answering<S::Future>
 where
     S: Service<Request, Response = ServiceResponse<BoxBody>, Error = Error>,
@@ -95,7 +95,7 @@ where
         // A disabled span costs a ping nothing.
         tracing::debug_span!(target: PING_ACCESS, "request", request_id = %current.id())
     } else {
-        // The highest level: whatever is logged of a request has its id, also where only errors are logged.
+        // The span has the highest level. Every log line about the request then has its id, even if only errors are logged.
         tracing::error_span!("request", request_id = %current.id())
     };
     let mut access = Access {
@@ -110,7 +110,7 @@ where
     Answering { work, access }
 }
 
-/// The method's name. A client may invent others, as long as it likes.
+/// Returns the method's name. Names outside this list are not logged, because a client may invent them at any length.
 fn name(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
@@ -156,15 +156,15 @@ where
 }
 
 impl Access {
-    /// Lets the app work for a turn. An error: it panicked, and the panic hook has logged where.
+    /// Polls the app for one turn. Returns an error if the app panicked; the panic hook has then logged the place.
     fn turn<T>(&mut self, work: impl FnOnce() -> T) -> Result<T, ()> {
         let Self { current, span, .. } = self;
         let _entered = span.enter();
-        // What the app shares with other requests lies behind locks and cells that hold after a panic, as in a thread that dies.
+        // Safe to catch: the locks and cells that the app shares between requests stay valid after a panic, as when a thread dies.
         catch_unwind(AssertUnwindSafe(|| within(current, work))).map_err(|_: Box<dyn Any + Send>| ())
     }
 
-    /// An answer that the app did not make.
+    /// Makes an answer in place of the app's.
     fn made(&mut self, make: impl FnOnce(Door) -> HttpResponse) -> Response<BoxBody> {
         let door = self.door;
         let made = self.turn(|| make(door));
@@ -178,7 +178,7 @@ impl Access {
         self.door == Door::Ping || self.current.as_ref().is_some_and(|current| current.is_ping)
     }
 
-    /// The template of the route that answered. It is looked up only when it is logged.
+    /// Returns the template of the route that answered. Finding it costs time, so this happens only if it is logged.
     fn route(&self, answered: &ServiceResponse<BoxBody>) -> Option<String> {
         if self.is_ping() || !tracing::enabled!(target: ACCESS, tracing::Level::INFO) {
             return None;
@@ -186,10 +186,10 @@ impl Access {
         answered.request().match_pattern()
     }
 
-    /// The access log's line. No status: the client left before it was answered.
+    /// Writes the line in the access log. `status` is `None` if the client disconnected before it got an answer.
     fn end(&mut self, status: Option<StatusCode>, route: Option<&str>) {
         self.is_over = true;
-        // Macros of tracing compute what they log only when they log it.
+        // The macros of tracing compute the fields only if the line is logged.
         macro_rules! line {
             ($level:ident, $target:expr, $route:expr) => {
                 tracing::$level!(

@@ -1,14 +1,13 @@
-//! Finds where requests begin and end in the bytes of a connection, and whether a head holds a bare line feed.
+//! Finds where requests begin and end in the bytes of a connection, and detects bare line feeds in heads.
 //!
-//! The HTTP parser reads a bare LF as the end of a header line. A proxy in front may read it as part of a header's
-//! value, and pass it on. Then the two see different requests in the same bytes: request smuggling (RFC 9112, 2.2 and
-//! 11.2). The parser has no setting against that, so this reader follows the requests in front of the parser. It reads
-//! only what it must: the lines of heads, and the two headers that tell a body's length. The parser refuses every other
-//! fault of a request.
+//! The HTTP parser reads a bare LF as the end of a header line. A proxy in front may read it as part of a header's value, and pass it on. Then the
+//! two see different requests in the same bytes: request smuggling (RFC 9112, 2.2 and 11.2). The parser has no setting against that. This reader
+//! therefore follows the requests ahead of the parser. It reads only what it needs: the lines of heads, and the two headers that determine a body's
+//! length. The parser refuses every other fault of a request.
 
 use memchr::memchr;
 
-/// How many bytes of an unfinished head line are kept. The parser refuses longer heads with 431.
+/// The reader keeps up to this many bytes of an unfinished head line. The parser refuses longer heads with 431.
 const LINE_BYTES: usize = 160_000;
 
 /// Follows the requests of one connection.
@@ -22,23 +21,23 @@ pub(super) struct RequestReader {
     is_chunked: bool,
 }
 
-/// The place of the next byte.
+/// Where in a request the next byte is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum At {
-    /// The first byte of a request.
+    /// At the first byte of a request.
     #[default]
     Between,
     /// In a line of a head.
     Head,
-    /// In a body, of which this many bytes are left.
+    /// In a body with this many bytes left.
     Body(u64),
     /// In a chunked body.
     Chunk(Chunk),
-    /// The parser refuses the bytes before, or reads no more of this connection. The reader stops, too.
+    /// The parser refuses the previous bytes, or reads no more of this connection. The reader stops, too.
     Lost,
 }
 
-/// The place of the next byte in a chunked body (RFC 9112, 7.1).
+/// Where in a chunked body the next byte is (RFC 9112, 7.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Chunk {
     Size(u64),
@@ -48,7 +47,7 @@ enum Chunk {
     Data(u64),
     DataCr,
     DataLf,
-    /// The first byte of a line behind the last chunk.
+    /// At the first byte of a line behind the last chunk.
     Trailer,
     InTrailer,
     TrailerLf,
@@ -56,12 +55,12 @@ enum Chunk {
 }
 
 impl RequestReader {
-    /// Whether a request has begun and is incomplete.
+    /// Returns true if a request has begun and is incomplete.
     pub(super) fn is_within_request(&self) -> bool {
         self.at != At::Between
     }
 
-    /// Reads more bytes. Some: the place of a line feed that ends a head line without a carriage return before it.
+    /// Reads more bytes. Returns the place of a line feed that ends a head line without a carriage return before it, if there is one.
     pub(super) fn read(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut at = 0;
         while at < bytes.len() {
@@ -119,7 +118,7 @@ impl RequestReader {
         None
     }
 
-    /// Reads a line without its line feed. False: it does not end with a carriage return.
+    /// Reads a line without its line feed. Returns false if the line does not end with a carriage return.
     fn head_line(&mut self, line: &[u8]) -> bool {
         let Some((b'\r', line)) = line.split_last() else {
             return false;
@@ -142,10 +141,9 @@ impl RequestReader {
         true
     }
 
-    /// Reads the headers that tell a body's length. The parser refuses faulty ones: a length that is no number, or both
-    /// headers at once.
+    /// Reads the headers that determine a body's length. The parser refuses faulty ones: a length that is not a number, or both headers at once.
     fn header(&mut self, line: &[u8]) {
-        // The first letter tells most headers apart.
+        // The first letter rules out most headers.
         match line[0] | 0x20 {
             b'c' => {
                 if let Some(value) = value_of(line, b"content-length:") {
@@ -168,7 +166,7 @@ fn value_of<'line>(line: &'line [u8], name: &[u8]) -> Option<&'line [u8]> {
     start.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
 }
 
-/// The place after one byte of a chunked body.
+/// Returns the place after one byte of a chunked body.
 fn after(chunk: Chunk, byte: u8) -> At {
     At::Chunk(match (chunk, byte) {
         (Chunk::Size(size), b'\r') => Chunk::SizeLf(size),
@@ -200,8 +198,7 @@ fn after(chunk: Chunk, byte: u8) -> At {
 mod tests {
     use super::*;
 
-    /// Reads text in pieces of a size. Returns where the first bare line feed was found, and whether the reader ended
-    /// between requests.
+    /// Feeds a text to a reader in pieces of a size. Returns where the reader found the first bare line feed, and whether it ended between requests.
     fn read(text: &str, size: usize) -> (Option<usize>, bool) {
         let mut reader = RequestReader::default();
         for (n, piece) in text.as_bytes().chunks(size).enumerate() {

@@ -1,9 +1,12 @@
-//! Connections: how many there may be, and how long each may take.
+//! Connections: limits on their number and on their time.
 //!
-//! The HTTP server below has a deadline for the first head of a connection and for idle ones, and no more. Everything else is here, at
-//! the one place that all requests pass: a deadline for every request to come whole and for every answer to be taken ([`stream`]), a
-//! limit of connections for each address ([`Admission`]), no bare line feed in a head ([`head`]), and an id, a span and a line in the access
-//! log for each request ([`answer`]).
+//! actix's HTTP server has only two deadlines: for the first head of a connection, and for idle connections. This module adds the rest, at the one
+//! place that all requests pass:
+//!
+//! * a deadline for every request to arrive completely, and for the client to receive every answer ([`stream`]);
+//! * a limit on the connections of each address ([`Admission`]);
+//! * no bare line feed in a head ([`head`]);
+//! * an id, a span and a line in the access log for each request ([`answer`]).
 
 mod answer;
 mod head;
@@ -21,12 +24,12 @@ pub use stream::{Guarded, Patience};
 
 use crate::extract::client_ip::{TrustedProxies, network};
 
-/// Who may connect, and for how long.
+/// How many clients may connect, and for how long.
 #[derive(Debug, Clone)]
 pub struct ConnectionSettings {
-    /// Connections of one address (of one /64 of IPv6) at a time. Trusted proxies have no such limit: they are many clients.
+    /// The most open connections of one address (of one /64 of IPv6). Trusted proxies have no such limit, because each stands for many clients.
     pub per_address: usize,
-    /// Connections of this process at a time; more wait to be accepted.
+    /// The most open connections of this process. Further ones wait in the kernel until the process accepts them.
     pub total: usize,
     /// How long a request or an answer may take.
     pub patience: Patience,
@@ -45,7 +48,7 @@ impl Default for ConnectionSettings {
     }
 }
 
-/// Counts the connections of each address. Cheap to clone.
+/// Counts the open connections of each address. Clones are cheap and share the counts.
 #[derive(Debug, Clone)]
 pub struct Admission {
     settings: ConnectionSettings,
@@ -55,12 +58,12 @@ pub struct Admission {
 
 type Open = Arc<Mutex<HashMap<IpAddr, usize>>>;
 
-/// The place of one connection among those of its address; dropped, it is free again.
+/// A connection's place among those of its address. Dropping the slot frees the place.
 #[derive(Debug, Default)]
 pub(crate) struct Slot(Option<(Open, IpAddr)>);
 
 impl Admission {
-    /// Nobody is connected yet.
+    /// Starts without connections.
     #[must_use]
     pub fn new(settings: ConnectionSettings, proxies: TrustedProxies) -> Self {
         Self {
@@ -70,13 +73,13 @@ impl Admission {
         }
     }
 
-    /// Connections of this process at a time.
+    /// Returns the most open connections of this process.
     #[must_use]
     pub fn total(&self) -> usize {
         self.settings.total
     }
 
-    /// Takes a connection in. None: its address has enough of them; dropped, the connection is closed.
+    /// Admits a connection. Returns `None` if its address has too many already; the stream is then dropped, which closes the connection.
     #[must_use]
     pub fn admit(&self, io: TcpStream) -> Option<(Guarded<TcpStream>, Option<SocketAddr>)> {
         let peer = io.peer_addr().ok();
@@ -100,7 +103,7 @@ impl Admission {
     }
 }
 
-/// Counts stay true whoever panicked while holding them.
+/// Locks the counts. They stay correct even if a thread panicked while it held the lock.
 fn lock(open: &Open) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
     open.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -136,7 +139,7 @@ mod tests {
         let one = slot("203.0.113.7").unwrap();
         let _two = slot("203.0.113.7").unwrap();
         assert!(slot("203.0.113.7").is_none());
-        // The same machine, by an address of IPv6 that stands for it.
+        // The same machine, by its IPv4-mapped IPv6 address.
         assert!(slot("::ffff:203.0.113.7").is_none());
         let _other = slot("203.0.113.8").unwrap();
         drop(one);
@@ -148,6 +151,9 @@ mod tests {
         let proxied: Vec<Slot> = (0..10).map(|_| slot("127.0.0.1").unwrap()).collect();
         assert_eq!(proxied.len(), 10);
         drop((proxied, _two, _other, _six));
-        assert!(lock(&admission.open).is_empty(), "nothing is kept of who is gone");
+        assert!(
+            lock(&admission.open).is_empty(),
+            "a closed connection must leave no count"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! The HTTP server: actix's own, with our connections in place of plain ones.
+//! The HTTP server: that of actix, with our guarded connections instead of plain ones.
 
 use std::io;
 use std::net::TcpListener;
@@ -16,28 +16,28 @@ use super::answer::answer;
 use super::{Admission, Guarded};
 use crate::AppState;
 
-/// How long a client may take for the first head of its connection. One that connects and says nothing is not waited for.
+/// How long a client may take to send the first head of its connection. The server then closes the connection.
 const FIRST_HEAD: Duration = Duration::from_secs(10);
-/// How long a connection may be idle between two requests: longer than what reverse proxies keep theirs.
+/// How long a connection may be idle between two requests: longer than reverse proxies keep idle connections.
 const IDLE: Duration = Duration::from_secs(75);
 /// How long a client may take to close a connection after the last answer.
 const CLOSING: Duration = Duration::from_secs(1);
-/// How long requests under way may take when the server stops.
+/// How long unfinished requests may still take when the server stops.
 const STOPPING_SECONDS: u64 = 10;
 
-/// What a process answers.
+/// The routes that a process serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Routes {
-    /// Everything.
+    /// All routes.
     All,
-    /// Health and metrics only.
+    /// Only health and metrics.
     Operation,
 }
 
-/// Serves on a socket that listens. This is what `actix_web::HttpServer` does, whose connections cannot be wrapped.
+/// Serves on a listening socket. It does what `actix_web::HttpServer` does, which does not let us wrap its connections.
 ///
 /// # Errors
-/// The socket cannot be used.
+/// If the socket cannot be used.
 pub fn serve(
     listener: TcpListener,
     state: AppState,
@@ -49,7 +49,7 @@ pub fn serve(
     let workers = std::thread::available_parallelism().map_or(2, usize::from);
     let builder = Server::build()
         .workers(workers)
-        // Each worker stops accepting at its share.
+        // Each worker thread stops accepting at its share of the connections.
         .max_concurrent_connections((admission.total() / workers).max(1))
         .shutdown_timeout(STOPPING_SECONDS)
         .disable_signals();
@@ -64,7 +64,7 @@ pub fn serve(
                 Routes::Operation => crate::configure_operation(config, &app_state),
             })
             .into_factory();
-        // Around the app, where neither its routing nor a panic is out of sight.
+        // Wrap the whole app, so that the access log covers its routing and its panics.
         let app = apply_fn_factory(app, answer).map_err(|error: Error| error.error_response());
         let http = HttpService::<Guarded<rt::net::TcpStream>, _, _>::build()
             .graceful_shutdown_signal(move || {

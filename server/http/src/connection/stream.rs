@@ -16,15 +16,14 @@ use super::head::RequestReader;
 /// How long a client may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
-    /// How long a request may take to arrive, from its first byte on; and how long the client may take to receive an
-    /// answer, from the first time that it makes the server wait.
+    /// How long a request may take to arrive, from its first byte. Also how long the client may take to receive an answer, from the first write for
+    /// which the server must wait.
     pub base: Duration,
-    /// This many bytes, sent or received, prolong the deadline by a second. So a slow client that transfers much is not
-    /// cut off.
+    /// Each time this many bytes were sent or received, the deadline moves by one second. A slow client that transfers much is therefore not cut off.
     pub bytes_per_second: u32,
 }
 
-/// A deadline that each byte prolongs. Most requests arrive in one piece, so a timer is made only if one does not.
+/// A deadline that moves with each byte. Most requests arrive in one piece, so the timer is created only for the others.
 #[derive(Debug, Default)]
 struct Deadline {
     at: Option<Instant>,
@@ -49,7 +48,7 @@ impl Deadline {
         self.at = None;
     }
 
-    /// Ready: the deadline has passed. Pending: the task is woken then.
+    /// Returns `Ready` once the deadline has passed. Otherwise the task is woken at the deadline.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(at) = self.at else {
             return Poll::Pending;
@@ -62,7 +61,7 @@ impl Deadline {
     }
 }
 
-/// A connection that is cut if the client is too slow. Generic, so that a test can use a pipe.
+/// A connection that the server cuts off if the client is too slow. Generic, so that a test can use a pipe.
 #[derive(Debug)]
 pub struct Guarded<T> {
     io: T,
@@ -96,12 +95,12 @@ impl<T: AsyncRead + Unpin> AsyncRead for Guarded<T> {
         let before = buf.filled().len();
         if Pin::new(&mut this.io).poll_read(cx, buf)?.is_pending() {
             ready!(this.request.poll(cx));
-            return Poll::Ready(Err(too_slow("the request did not come whole in time")));
+            return Poll::Ready(Err(too_slow("the request did not arrive completely in time")));
         }
         let new = &mut buf.filled_mut()[before..];
         if let Some(at) = this.reader.read(new) {
-            // The parser accepts a bare line feed, but no NUL. With a NUL in its place, the parser answers 400 and
-            // closes the connection.
+            // The parser accepts a bare line feed, but not a NUL. With a NUL in place of the line feed, the parser answers 400 and closes the
+            // connection.
             new[at] = 0;
         }
         if this.reader.is_within_request() {
@@ -125,12 +124,12 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Guarded<T> {
         }
         this.answer.start(&this.patience);
         ready!(this.answer.poll(cx));
-        Poll::Ready(Err(too_slow("the answer was not taken in time")))
+        Poll::Ready(Err(too_slow("the client did not receive the answer in time")))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        // The dispatcher flushes once it has written all its data.
+        // The dispatcher flushes once it has written all its data, so the answer is complete.
         this.answer.stop();
         Pin::new(&mut this.io).poll_flush(cx)
     }
@@ -146,12 +145,12 @@ mod tests {
 
     use super::*;
 
-    /// A client is cut off soon, and each byte prolongs the deadline a little.
+    /// Cuts a client off soon, and each byte moves the deadline a little.
     const HASTY: Patience = Patience {
         base: Duration::from_millis(50),
         bytes_per_second: 1_000_000,
     };
-    /// A client is cut off soon, and each byte prolongs the deadline by minutes.
+    /// Cuts a client off soon, but each byte moves the deadline by a second.
     const BY_BYTES: Patience = Patience {
         bytes_per_second: 1,
         ..HASTY
@@ -223,7 +222,10 @@ mod tests {
         theirs.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
         assert_eq!(ours.read(&mut buffer).await.unwrap(), 18);
         let idle = tokio::time::timeout(3 * HASTY.base, ours.read(&mut buffer)).await;
-        assert!(idle.is_err(), "between requests the keep-alive decides, not this");
+        assert!(
+            idle.is_err(),
+            "between requests the keep-alive decides, not this deadline"
+        );
     }
 
     #[tokio::test]
@@ -241,7 +243,7 @@ mod tests {
             };
             let ((), read) = tokio::join!(answer, theirs.read_exact(&mut taken));
             read.unwrap();
-            // Longer than a client may take, but no request or answer is under way.
+            // Longer than a client may take. No request and no answer is under way, so the connection stays.
             tokio::time::sleep(2 * HASTY.base).await;
         }
     }

@@ -1,4 +1,4 @@
-//! API keys: which project a request is for, and what it may do.
+//! API keys: they determine the project of a request, and its permissions.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -18,7 +18,7 @@ use crate::problem::Problem;
 use crate::request::{self, SentBy};
 use crate::state::AppState;
 
-/// The key of a request: `Authorization: Bearer <key>`, or `X-Api-Key`.
+/// Returns the key of a request: `Authorization: Bearer <key>`, or `X-Api-Key`.
 fn presented(request: &HttpRequest) -> Option<&str> {
     let text = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
     let bearer = text(header::AUTHORIZATION.as_str())
@@ -30,7 +30,7 @@ fn presented(request: &HttpRequest) -> Option<&str> {
         .filter(|key| !key.is_empty())
 }
 
-/// The access of a request's key, and the project in which the key may do this. A refused request ends here, before its body is read.
+/// Returns the access of a request's key, and the project in which the key permits this action. Refuses other requests before their body is read.
 async fn access(request: &HttpRequest, action: Action) -> Result<(ProjectId, Access), ApiError> {
     let Some(state) = request.app_data::<web::Data<AppState>>() else {
         return Err(ApiError::new(Problem::Internal, "the server is wired wrongly"));

@@ -1,4 +1,4 @@
-//! The address that a request comes from.
+//! The address from which a request comes.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
@@ -12,7 +12,7 @@ use ipnet::IpNet;
 pub struct TrustedProxies(Arc<[IpNet]>);
 
 impl Default for TrustedProxies {
-    /// Trusts this machine only: in a private network, anybody may be a client.
+    /// Trusts only this machine: in a private network, any machine may be a client.
     fn default() -> Self {
         Self(Arc::new([
             IpNet::new_assert([127, 0, 0, 0].into(), 8),
@@ -24,7 +24,7 @@ impl Default for TrustedProxies {
 impl FromStr for TrustedProxies {
     type Err = String;
 
-    /// Reads networks and addresses, separated by commas. An empty text trusts nobody.
+    /// Parses networks and addresses, separated by commas. An empty text trusts no proxy.
     fn from_str(text: &str) -> Result<Self, String> {
         text.split(',')
             .map(str::trim)
@@ -41,7 +41,7 @@ impl FromStr for TrustedProxies {
 }
 
 impl TrustedProxies {
-    /// Whether an address is one of these proxies.
+    /// Returns true if an address belongs to one of these proxies.
     #[must_use]
     pub fn trusts(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
@@ -49,7 +49,7 @@ impl TrustedProxies {
     }
 }
 
-/// What counts as one client: an IPv4 address, or a /64 of IPv6, in which one client can choose any address.
+/// Returns the network that counts as one client: an IPv4 address, or a /64 of IPv6, in which one client can choose any address.
 #[must_use]
 pub fn network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
@@ -66,7 +66,7 @@ pub(crate) fn client_behind(peer: IpAddr, headers: &HeaderMap, proxies: &Trusted
     if !proxies.trusts(peer) {
         return client;
     }
-    // A proxy may add a line of its own to the header instead of extending the one that came.
+    // A proxy may add its own line of this header instead of extending the existing line.
     let lines: Vec<&str> = headers
         .get_all("x-forwarded-for")
         .map(|line| line.to_str().unwrap_or_default())
@@ -81,7 +81,7 @@ pub(crate) fn client_behind(peer: IpAddr, headers: &HeaderMap, proxies: &Trusted
     client
 }
 
-/// An address with or without a port: `1.2.3.4`, `1.2.3.4:5`, `::1`, `[::1]`, `[::1]:5`.
+/// Parses an address with or without a port: `1.2.3.4`, `1.2.3.4:5`, `::1`, `[::1]`, `[::1]:5`.
 fn parse(text: &str) -> Option<IpAddr> {
     if let Ok(ip) = text.parse() {
         return Some(ip);
@@ -177,7 +177,7 @@ mod tests {
                 vec!["198.51.100.1", "203.0.113.7", "10.3.3.3"],
                 "203.0.113.7",
             ),
-            // The client is inside the trusted networks: only the leftmost hop can be it.
+            // Every hop is in a trusted network, so the client is, too: it is the leftmost hop.
             ("10.0.0.2", vec!["10.9.9.9, 192.168.1.1"], "10.9.9.9"),
             ("192.168.1.2", vec!["203.0.113.7"], "192.168.1.2"),
             ("::ffff:10.0.0.2", vec!["[2001:db8::1]:80"], "2001:db8::1"),

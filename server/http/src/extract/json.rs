@@ -1,4 +1,4 @@
-//! JSON bodies of limited length. Each fault tells where it is, and what is allowed.
+//! JSON bodies of limited length. Each error names the place of the fault, and what is allowed.
 
 use std::future::{Ready, ready};
 use std::marker::PhantomData;
@@ -16,17 +16,16 @@ use serde::{Deserialize, Deserializer};
 use crate::error::ApiError;
 use crate::problem::Problem;
 
-/// A JSON body that is not read yet. The types that it is read into refuse unknown fields.
+/// A JSON body that has not been read yet. The types that it is read into refuse unknown fields.
 ///
-/// An extractor must not read the body: extractors run side by side, so a fault of the body could be answered before
-/// the key is checked.
+/// The extractor itself must not read the body: extractors run concurrently, so a fault of the body could be reported before the key is checked.
 pub struct Json<T> {
     payload: Payload,
     of: PhantomData<T>,
 }
 
 impl<T: DeserializeOwned> Json<T> {
-    /// Reads the body.
+    /// Reads and parses the body.
     ///
     /// # Errors
     /// If it is too long, is not JSON, or does not fit the type.
@@ -48,7 +47,7 @@ impl<T> FromRequest for Json<T> {
     }
 }
 
-/// For a field that may be missing but never `null`. A client that sends `null` meant something, so do not ignore it.
+/// Deserializes a field that may be missing but not `null`. A client that sends `null` has an intention, so do not ignore it.
 ///
 /// # Errors
 /// Those of the field's own type.
@@ -56,10 +55,10 @@ pub fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) ->
     T::deserialize(deserializer).map(Some)
 }
 
-/// For an instant that may be missing but never `null`.
+/// Deserializes an instant that may be missing but not `null`.
 ///
 /// # Errors
-/// If it is not in RFC 3339 form: the contract allows no other.
+/// If the instant is not in RFC 3339 form: the API allows no other.
 pub fn given_instant<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DateTime<Utc>>, D::Error> {
     let text = String::deserialize(deserializer)?;
     match read_instant(&text) {
@@ -74,7 +73,7 @@ pub fn given_instant<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Optio
 /// Reads a body up to a limit.
 ///
 /// # Errors
-/// If the body is longer, or the connection broke.
+/// If the body is longer, or the connection breaks.
 pub async fn read(payload: &mut Payload, limit: usize) -> Result<Vec<u8>, ApiError> {
     let mut body = Vec::new();
     while let Some(chunk) = payload.next().await {
@@ -91,12 +90,12 @@ pub async fn read(payload: &mut Payload, limit: usize) -> Result<Vec<u8>, ApiErr
     Ok(body)
 }
 
-/// Reads JSON into a type.
+/// Parses JSON into a type.
 ///
 /// # Errors
-/// If it is not JSON, or does not fit the type.
+/// If the bytes are not JSON, or do not fit the type.
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
-    // serde would read a list as an object, and assign its members by the order of the fields.
+    // serde would accept a list for an object, and assign its members by the order of the fields.
     if body.trim_ascii_start().starts_with(b"[") {
         return Err(match serde_json::from_slice::<IgnoredAny>(body) {
             Ok(_) => ApiError::fields(vec![FieldError::new("", "is a list; an object is allowed")]),
@@ -119,7 +118,7 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     Ok(value)
 }
 
-/// A path as a JSON pointer (RFC 6901).
+/// Formats a path as a JSON pointer (RFC 6901).
 fn pointer(path: &serde_path_to_error::Path) -> String {
     use serde_path_to_error::Segment;
     path.iter()

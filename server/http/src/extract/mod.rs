@@ -1,4 +1,4 @@
-//! Extractors: what handlers read from a request. The needed permission is part of an extractor's type.
+//! Extractors: the parts of a request that handlers read. The type of an extractor contains the needed permission.
 
 pub mod api_key;
 pub mod client_ip;

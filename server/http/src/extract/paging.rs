@@ -12,24 +12,23 @@ use uuid::Uuid;
 use crate::error::ApiError;
 use crate::problem::Problem;
 
-/// The query parameters of a request. Each is one that the list knows.
+/// The query parameters of a request. All of them are in the list of known parameters.
 #[derive(Debug)]
 pub struct Query {
     pairs: Vec<(String, String)>,
 }
 
 impl Query {
-    /// Reads the query. Refuses parameters that the list does not know, so that a misspelt filter is not silently
-    /// ignored.
+    /// Parses the query. Refuses unknown parameters, so that a misspelt filter is not silently ignored.
     ///
     /// # Errors
-    /// If a parameter is unknown or has a control character, or the query is not percent-encoded UTF-8.
+    /// If a parameter is unknown or contains a control character, or the query is not percent-encoded UTF-8.
     pub fn of(request: &HttpRequest, known: &[&str]) -> Result<Self, ApiError> {
         let pairs = actix_web::web::Query::<Vec<(String, String)>>::from_query(request.query_string())
             .map_err(|error| ApiError::new(Problem::InvalidQuery, error.to_string()))?
             .into_inner();
         for (name, value) in &pairs {
-            // No name, tag or slug holds a control character, and PostgreSQL refuses NUL in a text.
+            // Names, tags and slugs contain no control characters, and PostgreSQL refuses a NUL in a text.
             if value.contains(char::is_control) {
                 return Err(ApiError::new(
                     Problem::InvalidQuery,
@@ -53,7 +52,7 @@ impl Query {
         Ok(Self { pairs })
     }
 
-    /// The last value of a parameter.
+    /// Returns the last value of a parameter.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.pairs
@@ -63,7 +62,7 @@ impl Query {
             .map(|(_, value)| value.as_str())
     }
 
-    /// Every value of a parameter.
+    /// Returns every value of a parameter.
     #[must_use]
     pub fn all(&self, name: &str) -> Vec<String> {
         self.pairs
@@ -73,10 +72,10 @@ impl Query {
             .collect()
     }
 
-    /// Reads a parameter as a type.
+    /// Parses a parameter.
     ///
     /// # Errors
-    /// If it cannot be read.
+    /// If the value cannot be parsed; `allowed` then says what is allowed.
     pub fn parse<T: FromStr>(&self, name: &str, allowed: &str) -> Result<Option<T>, ApiError> {
         self.get(name)
             .map(|text| {
@@ -90,7 +89,7 @@ impl Query {
             .transpose()
     }
 
-    /// The page that the client asks for.
+    /// Returns the page for which the client asks.
     ///
     /// # Errors
     /// If the limit or the cursor is not allowed.
@@ -115,7 +114,7 @@ fn clip(text: &str) -> String {
     deadbeat_domain::monitor::clip(text)
 }
 
-/// Cuts a page that was read with one row more than wanted. Returns the cursor of the next page, if there is one.
+/// Cuts a page that was read with one extra row. Returns the cursor of the next page, if there is one.
 pub fn cut<T>(mut rows: Vec<T>, limit: i64, cursor: impl Fn(&T) -> String) -> (Vec<T>, Option<String>) {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     if rows.len() <= limit {
@@ -126,13 +125,13 @@ pub fn cut<T>(mut rows: Vec<T>, limit: i64, cursor: impl Fn(&T) -> String) -> (V
     (rows, next)
 }
 
-/// A page ends after this many bytes of rows, however few rows were asked for: a client can make some rows large.
+/// A page ends after about this many bytes, even if it has fewer rows than the limit: a client can make some rows large.
 const PAGE_BYTES: usize = 1_000_000;
-/// Number of rows that are read at a time. So the server holds no more large rows than this beside a page.
+/// The most rows that one query reads. The server therefore holds at most this many large rows in addition to a page.
 const ROWS_AT_A_TIME: i64 = 20;
 
-/// Reads a page of rows that may be large. Returns the rows as `show` makes them, and the cursor of the next page, if
-/// there is one. The page holds at least one row, and ends early at about [`PAGE_BYTES`].
+/// Reads a page of rows that may be large. Returns the rows as `show` converts them, and the cursor of the next page, if there is one. The page
+/// contains at least one row, and ends early at about [`PAGE_BYTES`].
 ///
 /// # Errors
 /// Those of `read`.
@@ -165,7 +164,7 @@ pub async fn bounded<T, E, F: Future<Output = Result<Vec<T>, E>>>(
     }
 }
 
-/// The same page with one row more, which tells whether another page follows.
+/// Returns the same page with one more row, which shows whether another page follows.
 #[must_use]
 pub fn one_more<K: Copy>(page: &Page<K>) -> Page<K> {
     Page {

@@ -7,11 +7,11 @@ use actix_web::HttpRequest;
 use crate::extract::client_ip::client_behind;
 use crate::state::AppState;
 
-/// The client's address. None: the connection has none.
+/// Returns the client's address, or `None` if the connection has no address.
 ///
-/// `X-Forwarded-For` is read from the right, where the nearest proxy wrote, and only as far as trusted proxies reach.
-/// The first address that is no trusted proxy is the client. Anybody may have written the addresses further left. A
-/// part that is not an address ends the search; it never costs a ping.
+/// This reads `X-Forwarded-For` from the right, because the nearest proxy adds its entry there. It skips the addresses of trusted proxies. The first
+/// other address is the client's. Anybody may have written the addresses further left. An entry that is not an address ends the search, but never
+/// loses the ping.
 #[must_use]
 pub fn client_ip(request: &HttpRequest, state: &AppState) -> Option<IpAddr> {
     let peer = request.peer_addr()?.ip().to_canonical();

@@ -7,8 +7,8 @@ use deadbeat_services::monitor::signal::request::Sender;
 use crate::extract::peer::client_ip;
 use crate::state::AppState;
 
-/// The sender of a request, for [`deadbeat_services::monitor::signal::incoming::Incoming::from_request`]. A user agent
-/// that is not UTF-8 costs no ping: U+FFFD replaces each faulty character.
+/// Returns the sender of a request, for [`deadbeat_services::monitor::signal::incoming::Incoming::from_request`]. A user agent that is not UTF-8
+/// does not lose the ping: U+FFFD replaces each faulty character.
 #[must_use]
 pub fn sender(request: &HttpRequest, state: &AppState) -> Sender {
     Sender {

@@ -1,5 +1,4 @@
-//! Sets the asker of a request, whose share its database connections come from. And lets the thread's other connections
-//! have their turns.
+//! Sets the asker of a request: the request's database connections count against the asker's share. Also lets the thread's other connections run.
 
 use actix_web::Error;
 use actix_web::body::MessageBody;
@@ -12,11 +11,11 @@ use crate::extract::client_ip::network;
 use crate::extract::peer::client_ip;
 use crate::state::AppState;
 
-/// The middleware for everything but `/ping/…`, which needs none of these connections. The asker is the client's
-/// address until a key or a session identifies it.
+/// The middleware for all paths except `/ping/…`, which needs no connection from these shares. The asker is the client's address until a key or a
+/// session identifies the project or the account.
 ///
 /// # Errors
-/// Those of the service that it wraps.
+/// Those of the wrapped service.
 pub async fn of_client(
     request: ServiceRequest,
     next: Next<impl MessageBody>,
@@ -24,8 +23,8 @@ pub async fn of_client(
     let client = request
         .app_data::<Data<AppState>>()
         .and_then(|state| client_ip(request.request(), state));
-    // A client may send hundreds of requests without reading an answer. Between them, let the thread's other
-    // connections have their turns. Pings need no such turn, because each waits for its commit.
+    // A client may send hundreds of requests without reading an answer. Yield between them, so that the thread's other connections can run. Pings
+    // need no such yield, because each of them waits for its commit.
     tokio::task::yield_now().await;
     match client {
         Some(client) => Asker::Address(network(client)).asks(next.call(request)).await,

@@ -7,7 +7,7 @@ use actix_web::http::header::{
 };
 use actix_web::middleware::DefaultHeaders;
 
-/// For every answer: no guessing of types, no framing, no referrer to other sites, and nothing loaded from other sites.
+/// For every answer: no guessing of types, no framing, no referrer for other sites, and no content from other sites.
 const ALWAYS: [(HeaderName, HeaderValue); 4] = [
     (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
@@ -21,11 +21,11 @@ const ALWAYS: [(HeaderName, HeaderValue); 4] = [
     ),
 ];
 
-/// For a site with https, for a year: a browser that was here once never uses plain HTTP again (RFC 6797). Without
-/// subdomains, which belong to other people.
+/// For sites with https: a browser that has visited the site does not use plain HTTP for a year (RFC 6797). Subdomains are not included, because they
+/// may belong to other people.
 const ONLY_HTTPS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
-/// The middleware for everything but `/ping/…`.
+/// Returns the middleware for all paths except `/ping/…`.
 #[must_use]
 pub fn security_headers(is_https: bool) -> DefaultHeaders {
     let mut headers = DefaultHeaders::new();
@@ -38,7 +38,7 @@ pub fn security_headers(is_https: bool) -> DefaultHeaders {
     headers
 }
 
-/// Puts the same headers on one answer. For ping URLs, where a middleware would cost more than the headers.
+/// Adds the same headers to one answer. Ping URLs use this, because a middleware would cost more than the headers.
 pub fn add_security_headers(answer: &mut HttpResponse, is_https: bool) {
     let headers = answer.headers_mut();
     for (name, value) in ALWAYS {

@@ -1,4 +1,4 @@
-//! `/healthz`: this process lives. `/readyz`: it can do its work.
+//! `/healthz`: this process is alive. `/readyz`: it can do its work.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::state::AppState;
 
-/// The routes.
+/// Mounts the routes.
 pub fn configure(config: &mut ServiceConfig) {
     config
         .service(
@@ -28,7 +28,7 @@ pub fn configure(config: &mut ServiceConfig) {
         );
 }
 
-/// A path for machines that watch this one: GET, and HEAD as load balancers ask; anything else is refused.
+/// Mounts a path for machines that monitor this one. It allows GET, and HEAD because load balancers use it; it refuses other methods.
 pub(crate) fn operation(path: &str) -> Resource {
     web::resource(path).default_service(web::to(|| async {
         HttpResponse::MethodNotAllowed()
@@ -37,21 +37,21 @@ pub(crate) fn operation(path: &str) -> Resource {
     }))
 }
 
-/// Asks nothing of anybody else: a database that is away is no reason to restart this process.
+/// Depends on nothing outside this process: an unreachable database is no reason to restart the process.
 async fn live() -> HttpResponse {
     HttpResponse::Ok()
         .content_type("text/plain; charset=utf-8")
         .body("OK")
 }
 
-/// Seconds since then; 0 when nothing waits.
+/// Returns the seconds since then, or 0 if nothing waits.
 fn age(since: Option<DateTime<Utc>>, now: DateTime<Utc>) -> f64 {
     since.map_or(0.0, |since| {
         (now - since).num_milliseconds().max(0) as f64 / 1_000.0
     })
 }
 
-/// A loop's own report.
+/// Returns a loop's report about itself as JSON.
 fn shown(report: Report) -> Value {
     let seconds = |span: Option<Duration>| span.map(|span| span.as_secs_f64());
     json!({
@@ -64,7 +64,7 @@ fn shown(report: Report) -> Value {
     })
 }
 
-/// Whether this process can do the work of its roles decides the status; how the whole deployment does is told beside it.
+/// The HTTP status depends on whether this process can do the work of its roles. The body also describes the whole deployment.
 async fn ready(state: Data<AppState>) -> HttpResponse {
     let now = state.now();
     let readiness = state.services.selfwatch().readiness(&state.reader(), now).await;
@@ -84,7 +84,7 @@ async fn ready(state: Data<AppState>) -> HttpResponse {
         "last_sweep_at": readiness.last_sweep_at.map(instant),
         "last_delivery_at": readiness.last_delivery_at.map(instant),
         "spooled_pings": state.services.ingest().spooled(),
-        // No reason to be unready: pings and judgement need no key, and other processes may have it.
+        // A missing key does not make the process unready: pings and judgement need no key, and other processes may have it.
         "missing_keys": state.services.keyring().missing().iter().map(|key| json!({
             "key_id": key.id,
             "channels": key.channels,

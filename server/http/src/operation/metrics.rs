@@ -17,7 +17,7 @@ use deadbeat_services::operation::retention;
 use crate::operation::health::operation;
 use crate::state::AppState;
 
-/// The route.
+/// Mounts the route.
 pub fn configure(config: &mut ServiceConfig) {
     config.service(
         operation("/metrics")
@@ -26,7 +26,7 @@ pub fn configure(config: &mut ServiceConfig) {
     );
 }
 
-/// The loops count for themselves; a registry is filled from their figures when somebody looks.
+/// Returns the metrics. The loops keep their own counters; each scrape copies them into a new registry.
 async fn show(state: Data<AppState>) -> HttpResponse {
     match text(&state).await {
         Ok(text) => HttpResponse::Ok()
@@ -39,26 +39,26 @@ async fn show(state: Data<AppState>) -> HttpResponse {
     }
 }
 
-/// All loops in one shape.
+/// Adds the metrics of all loops, which have the same form.
 fn show_duties(registry: &Registry, duties: &[Report]) -> prometheus::Result<()> {
     type Figure = fn(&Report) -> Option<f64>;
     let gauges: [(&str, &str, Figure); 4] = [
-        ("deadbeat_loop_works", "1: the loop works.", |one| {
+        ("deadbeat_loop_works", "1 if the loop works.", |one| {
             Some(f64::from(u8::from(one.works)))
         }),
         (
             "deadbeat_loop_last_success_age_seconds",
-            "Since a turn of the loop last succeeded.",
+            "Seconds since a turn of the loop last succeeded.",
             |one| one.last_success_age.map(|age| age.as_secs_f64()),
         ),
         (
             "deadbeat_loop_lag_seconds",
-            "How late the last turn of the loop was.",
+            "How late the last turn of the loop was, in seconds.",
             |one| one.lag.map(|lag| lag.as_secs_f64()),
         ),
         (
             "deadbeat_loop_backlog",
-            "What was left to do after the last turn of the loop.",
+            "Items left to do after the last turn of the loop.",
             |one| one.backlog.map(|backlog| backlog as f64),
         ),
     ];
@@ -73,7 +73,7 @@ fn show_duties(registry: &Registry, duties: &[Report]) -> prometheus::Result<()>
     }
     let failures = Opts::new(
         "deadbeat_loop_failures_total",
-        "Turns of the loop that failed, and panics.",
+        "Failed turns of the loop, including panics.",
     );
     let failures = IntCounterVec::new(failures, &["loop"])?;
     for one in duties {
@@ -97,7 +97,7 @@ async fn text(state: &AppState) -> prometheus::Result<Vec<u8>> {
 
     gauge(
         "deadbeat_secret_keys_missing",
-        "Keys that seal channels and that this process does not have.",
+        "Encryption keys of channels that this process does not have.",
         i64::try_from(state.services.keyring().missing().len()).unwrap_or(i64::MAX),
     )?;
     let ingest = state.services.ingest();
@@ -109,7 +109,7 @@ async fn text(state: &AppState) -> prometheus::Result<Vec<u8>> {
     )?;
     counter(
         "deadbeat_pings_unknown_total",
-        "Pings for nobody.",
+        "Pings whose URL belongs to no monitor.",
         figures.unknown.load(Ordering::Relaxed),
     )?;
     counter(
@@ -130,7 +130,7 @@ async fn text(state: &AppState) -> prometheus::Result<Vec<u8>> {
 
     counter(
         "deadbeat_pings_spooled_total",
-        "Pings that the spool took, because the database could not.",
+        "Pings written to the spool because the database could not take them.",
         figures.spooled.load(Ordering::Relaxed),
     )?;
     let whole = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
@@ -141,7 +141,7 @@ async fn text(state: &AppState) -> prometheus::Result<Vec<u8>> {
     )?;
     gauge(
         "deadbeat_spool_bytes",
-        "Bytes that they take.",
+        "Size of the pings in the spool that are not in the database yet.",
         whole(ingest.spooled_bytes()),
     )?;
     gauge(
@@ -153,22 +153,22 @@ async fn text(state: &AppState) -> prometheus::Result<Vec<u8>> {
     )?;
     counter(
         "deadbeat_pings_set_aside_total",
-        "Pings that could not be written while others could, and were set aside.",
+        "Pings that were set aside because they could not be written while others could.",
         figures.set_aside.load(Ordering::Relaxed),
     )?;
     counter(
         "deadbeat_ping_panics_total",
-        "How often a ping that was tried alone made its writer panic.",
+        "Panics of a writer while it wrote a single ping.",
         figures.panicked.load(Ordering::Relaxed),
     )?;
     gauge(
         "deadbeat_pings_aside",
-        "Pings that are set aside: acknowledged, and tried again at a bounded pace.",
+        "Pings that are set aside: acknowledged, and retried at a bounded pace.",
         i64::try_from(ingest.aside()).unwrap_or(i64::MAX),
     )?;
     gauge(
         "deadbeat_registry_pings",
-        "Ping URLs that are known in memory.",
+        "Ping URLs in the registry.",
         i64::try_from(ingest.known()).unwrap_or(i64::MAX),
     )?;
 
@@ -203,7 +203,7 @@ async fn text(state: &AppState) -> prometheus::Result<Vec<u8>> {
     )?;
     counter(
         "deadbeat_stage_panics_total",
-        "How often stages that were tried alone made their writer panic.",
+        "Panics of the writer of traces while it wrote stages of a single request.",
         figures.panicked.load(Ordering::Relaxed),
     )?;
     gauge(
@@ -215,12 +215,12 @@ async fn text(state: &AppState) -> prometheus::Result<Vec<u8>> {
     let deliveries = &state.deliveries;
     counter(
         "deadbeat_deliveries_sent_total",
-        "Deliveries that arrived.",
+        "Deliveries that their receivers accepted.",
         deliveries.sent(),
     )?;
     counter(
         "deadbeat_deliveries_retried_total",
-        "Attempts that are tried again.",
+        "Attempts that failed and were scheduled for a retry.",
         deliveries.retried(),
     )?;
     let failed = Opts::new("deadbeat_attempts_failed_total", "Attempts that did not succeed.");
@@ -233,12 +233,12 @@ async fn text(state: &AppState) -> prometheus::Result<Vec<u8>> {
     registry.register(Box::new(counters))?;
     counter(
         "deadbeat_deliveries_dead_total",
-        "Deliveries given up.",
+        "Deliveries that Deadbeat gave up.",
         deliveries.dead(),
     )?;
     counter(
         "deadbeat_deliveries_put_aside_total",
-        "Deliveries that could not be read.",
+        "Deliveries that were put aside because their rows could not be read.",
         deliveries.put_aside(),
     )?;
 
@@ -248,25 +248,25 @@ async fn text(state: &AppState) -> prometheus::Result<Vec<u8>> {
     if let Some(at) = selfwatch.last_sweep_at() {
         gauge(
             "deadbeat_evaluator_last_sweep_age_seconds",
-            "Since the last sweep ended.",
+            "Seconds since the last sweep of this process ended.",
             seconds(now - at),
         )?;
     }
     if let Some(at) = deliveries.last_pass_at() {
         gauge(
             "deadbeat_delivery_last_pass_age_seconds",
-            "Since the outbox was last looked into.",
+            "Seconds since this process last read the outbox.",
             seconds(now - at),
         )?;
     }
     counter(
         "deadbeat_evaluator_rows_put_aside_total",
-        "Rows that could not be read.",
+        "Rows that the evaluator put aside because it could not read them.",
         selfwatch.rows_put_aside(),
     )?;
     counter(
         "deadbeat_incidents_unreadable_total",
-        "Incidents that ended without an alert, because they could not be read.",
+        "Incidents that ended without an alert because they could not be read.",
         deadbeat_services::incident::unreadable(),
     )?;
     counter(
@@ -275,19 +275,19 @@ async fn text(state: &AppState) -> prometheus::Result<Vec<u8>> {
         selfwatch.found_silent(),
     )?;
     let sweeps = selfwatch.sweeps();
-    counter("deadbeat_sweep_seconds_count", "Sweeps that ended.", sweeps.count)?;
-    let spent = Counter::new("deadbeat_sweep_seconds_sum", "Time spent in them.")?;
+    counter("deadbeat_sweep_seconds_count", "Completed sweeps.", sweeps.count)?;
+    let spent = Counter::new("deadbeat_sweep_seconds_sum", "Time spent in sweeps.")?;
     spent.inc_by(sweeps.spent.as_secs_f64());
     registry.register(Box::new(spent))?;
     counter(
         "deadbeat_sweep_rows_total",
-        "Rows that sweeps looked at.",
+        "Rows that sweeps examined.",
         sweeps.rows,
     )?;
     if let Some(at) = deliveries.last_success_at() {
         gauge(
             "deadbeat_delivery_last_success_age_seconds",
-            "Since a delivery last arrived.",
+            "Seconds since a receiver last accepted a delivery.",
             seconds(now - at),
         )?;
     }
@@ -301,12 +301,12 @@ async fn text(state: &AppState) -> prometheus::Result<Vec<u8>> {
         ),
         (
             "deadbeat_retention_steps_total",
-            "Transactions in which it did.",
+            "Transactions of the retention.",
             retention::Count::steps,
         ),
         (
             "deadbeat_retention_failures_total",
-            "Those that failed.",
+            "Failed transactions of the retention.",
             retention::Count::failures,
         ),
     ];
@@ -322,7 +322,7 @@ async fn text(state: &AppState) -> prometheus::Result<Vec<u8>> {
     if let Some(at) = removed.last_pass_at() {
         gauge(
             "deadbeat_retention_last_pass_age_seconds",
-            "Since a pass of the retention ended that failed nowhere.",
+            "Seconds since a pass of the retention last ended without a failure.",
             seconds(now - at),
         )?;
     }
@@ -330,60 +330,60 @@ async fn text(state: &AppState) -> prometheus::Result<Vec<u8>> {
     let readiness = selfwatch.readiness(&state.reader(), now).await;
     gauge(
         "deadbeat_loops_failed",
-        "Loops of this process that signals need and that do not work.",
+        "Broken loops of this process that signals depend on.",
         i64::try_from(readiness.failed_loops.len()).unwrap_or(i64::MAX),
     )?;
     let pulse = readiness.pulse;
     if let Some(pulse) = pulse {
         gauge(
             "deadbeat_deployment_judging",
-            "1: some process judges whoever is silent.",
+            "1 if some process judges missed deadlines.",
             i64::from(readiness.is_judging(now)),
         )?;
         gauge(
             "deadbeat_lost_listeners",
-            "Processes that went silent without signing off and that judgement waits for.",
+            "Listeners that fell silent without signing off, and for which judgement waits.",
             pulse.hearing.lost,
         )?;
     }
     if let Some(at) = pulse.and_then(|pulse| pulse.last_sweep_at) {
         gauge(
             "deadbeat_deployment_last_sweep_age_seconds",
-            "Since any process last swept.",
+            "Seconds since any process last completed a sweep.",
             seconds(now - at),
         )?;
     }
     let backlog = selfwatch.backlog(&state.reader(), now).await;
     gauge(
         "deadbeat_database_up",
-        "1: the database answers.",
+        "1 if the database answers.",
         i64::from(backlog.is_some()),
     )?;
     if let Some(backlog) = backlog {
         let age = |at: Option<chrono::DateTime<chrono::Utc>>| at.map_or(0, |at| seconds(now - at));
         gauge(
             "deadbeat_evaluator_lag_seconds",
-            "Age of the oldest deadline that has passed and was not looked at.",
+            "Age of the oldest passed deadline that no sweep has examined.",
             age(backlog.oldest_check),
         )?;
         gauge(
             "deadbeat_outbox_pending",
-            "Deliveries not settled whose time has come.",
+            "Deliveries that are due and not settled.",
             backlog.pending_deliveries,
         )?;
         gauge(
             "deadbeat_outbox_held",
-            "Deliveries that wait for their time: a delay, quiet hours, a window or a snooze holds them.",
+            "Deliveries that a delay, quiet hours, a maintenance window or a snooze holds.",
             backlog.held_deliveries,
         )?;
         gauge(
             "deadbeat_outbox_oldest_age_seconds",
-            "Age of the oldest delivery not settled, from the time at which it could first be sent.",
+            "Age of the oldest unsettled delivery, from the time at which it first became due.",
             age(backlog.oldest_delivery),
         )?;
         gauge(
             "deadbeat_outbox_lag_seconds",
-            "How long the longest-waiting delivery has been due and was not tried.",
+            "The longest time for which a delivery has been due without an attempt.",
             age(backlog.overdue_delivery),
         )?;
         gauge(

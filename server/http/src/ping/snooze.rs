@@ -1,7 +1,7 @@
 //! Snoozes by ping key, for deploy scripts: `/ping/<key>/<slug>/snooze/20m`, and `/ping/<key>/snooze/20m` with or without `?tag=`.
 //!
-//! No ping has such a URL: a length has a unit, and an exit code has none. They do not go the way of pings. They run on the requests'
-//! connections, one of a project at a time.
+//! No ping has such a URL: a length has a unit, and an exit code has none. Snoozes do not pass through the lanes of pings. They use the database
+//! connections of requests, one at a time for each project.
 
 use actix_web::http::{Method, StatusCode, header};
 use actix_web::web::{Data, Query};
@@ -21,14 +21,14 @@ use super::{text, too_many, try_again};
 use crate::extract::peer::client_ip;
 use crate::state::AppState;
 
-/// What such a URL says.
+/// The contents of a snooze URL.
 pub(super) struct Order<'a> {
     key: &'a str,
     slug: Option<&'a str>,
     length: Length,
 }
 
-/// Reads what stands behind `/ping/`. None: the URL asks for no snooze.
+/// Parses the path behind `/ping/`. Returns `None` if the URL does not ask for a snooze.
 pub(super) fn parse(tail: &str) -> Option<Order<'_>> {
     let tail = tail.strip_suffix('/').unwrap_or(tail);
     let mut segments = tail.split('/');
@@ -58,7 +58,7 @@ pub(super) async fn answer(request: &HttpRequest, state: &Data<AppState>, order:
     let access = match authorise(&state.services, Some(order.key), Action::Signal, client).await {
         Ok(access) => access,
         Err(Denied::Store(error)) => return away(&error.into()),
-        // A stranger learns nothing about keys.
+        // The same answer as for an unknown path, so that a caller without a valid key cannot find out which keys exist.
         Err(_) => return text(StatusCode::NOT_FOUND, "not found"),
     };
     let Ok(project) = access.may(Action::Signal) else {
@@ -68,7 +68,7 @@ pub(super) async fn answer(request: &HttpRequest, state: &Data<AppState>, order:
         (Some(slug), Ok(None)) => Snoozed::Slug(slug.to_owned()),
         (None, Ok(Some(tag))) => Snoozed::Tag(tag),
         (None, Ok(None)) => Snoozed::Project,
-        // A slip such as `tags=` must not snooze the whole project.
+        // A typing error such as `tags=` must not snooze the whole project.
         (_, Err(()) | Ok(Some(_))) => {
             return text(
                 StatusCode::BAD_REQUEST,
@@ -80,7 +80,7 @@ pub(super) async fn answer(request: &HttpRequest, state: &Data<AppState>, order:
     Asker::Project(project).asks(snoozing).await
 }
 
-/// The parameter `tag`. An error: the query has anything else.
+/// Reads the parameter `tag`. Fails if the query contains anything else.
 fn tag(request: &HttpRequest) -> Result<Option<String>, ()> {
     let query = request.query_string();
     if query.is_empty() {
@@ -128,7 +128,7 @@ mod tests {
             (format!("{KEY}/backup/snooze/2h"), Some("backup"), true),
             (format!("{KEY}/snooze/snooze/90s"), Some("snooze"), true),
             (format!("{KEY}/snooze/25h"), None, true),
-            // Pings of monitors that are called so.
+            // Pings of monitors whose slugs look like this.
             (format!("{KEY}/snooze"), None, false),
             (format!("{KEY}/snooze/20"), None, false),
             (format!("{KEY}/snooze/start"), None, false),
@@ -147,7 +147,7 @@ mod tests {
 
             assert_eq!(found.is_some(), is_snooze, "{tail}");
             assert_eq!(found.and_then(|order| order.slug), slug, "{tail}");
-            // What is a snooze is no ping.
+            // A snooze URL is never a ping URL.
             assert!(!is_snooze || crate::ping::parse(&tail).is_err(), "{tail}");
         }
     }

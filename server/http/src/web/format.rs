@@ -3,7 +3,7 @@
 use chrono::{DateTime, Datelike, TimeDelta, Utc};
 use deadbeat_domain::json::instant;
 
-/// An instant as pages show it: relative to now, on the clock, and for machines.
+/// An instant as pages show it: relative to now, as a clock time, and for machines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Moment {
     /// `12 min ago`, `in 4 min`.
@@ -19,7 +19,7 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// An instant, as shown at `now`.
+    /// Formats an instant for a page that is made at `now`.
     #[must_use]
     pub fn at(at: DateTime<Utc>, now: DateTime<Utc>) -> Self {
         Self {
@@ -32,10 +32,10 @@ impl Moment {
     }
 }
 
-/// How far from now: `just now`, `12 min ago`, `in 4 min`.
+/// Returns the distance from now: `just now`, `12 min ago`, `in 4 min`.
 fn relative(at: DateTime<Utc>, now: DateTime<Utc>) -> String {
     let ago = now - at;
-    // Clocks, and the time to load a page, differ by a second or so.
+    // Clocks may differ by a second or so, and loading a page takes time.
     if ago.abs() < TimeDelta::seconds(2) {
         "just now".to_owned()
     } else if ago > TimeDelta::zero() {
@@ -45,7 +45,7 @@ fn relative(at: DateTime<Utc>, now: DateTime<Utc>) -> String {
     }
 }
 
-/// The wall clock in UTC: only the time for today, else with the date.
+/// Returns the clock time in UTC. It includes the date unless that is today.
 fn clock(at: DateTime<Utc>, now: DateTime<Utc>) -> String {
     let form = if at.date_naive() == now.date_naive() {
         "%H:%M:%S UTC"
@@ -57,8 +57,8 @@ fn clock(at: DateTime<Utc>, now: DateTime<Utc>) -> String {
     at.format(form).to_string()
 }
 
-/// A duration in its two largest units: `45 s`, `12 min`, `3 h 20 min`, `4 d 2 h`, `1 y 40 d`. Rounded down: a run that
-/// began 119 minutes ago did not begin two hours ago.
+/// Formats a duration in its two largest units: `45 s`, `12 min`, `3 h 20 min`, `4 d 2 h`, `1 y 40 d`. Rounds down: a run that began 119 minutes ago
+/// did not begin two hours ago.
 #[must_use]
 pub fn span(span: TimeDelta) -> String {
     let seconds = span.num_seconds();
@@ -78,7 +78,7 @@ pub fn span(span: TimeDelta) -> String {
     }
 }
 
-/// A measured duration in seconds, to three digits or so: `4 ms`, `1.75 s`, `12.3 s`, and from a minute on as [`span`].
+/// Formats a measured duration in seconds to about three digits: `4 ms`, `1.75 s`, `12.3 s`. From one minute on it is formatted like [`span`].
 #[must_use]
 pub fn seconds(seconds: f64) -> String {
     match seconds {
@@ -89,7 +89,7 @@ pub fn seconds(seconds: f64) -> String {
     }
 }
 
-/// A number to two digits or so: `0.03`, `4.2`, `117`.
+/// Formats a number to about two digits: `0.03`, `4.2`, `117`.
 #[must_use]
 pub fn decimal(number: f64) -> String {
     match number {
@@ -100,7 +100,7 @@ pub fn decimal(number: f64) -> String {
     }
 }
 
-/// An amount of memory in its largest unit, to two digits or so: `512 kB`, `4.2 MB`, `1.8 GB`.
+/// Formats an amount of memory in its largest unit, to about two digits: `512 kB`, `4.2 MB`, `1.8 GB`.
 #[must_use]
 pub fn bytes(bytes: i64) -> String {
     let kilobytes = bytes as f64 / 1_000.0;
@@ -111,14 +111,14 @@ pub fn bytes(bytes: i64) -> String {
     }
 }
 
-/// A number and what it counts: `1 monitor`, `1,204 monitors`.
+/// Formats a number with its noun: `1 monitor`, `1,204 monitors`.
 #[must_use]
 pub fn count(number: i64, singular: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{} {singular}{plural}", grouped(number))
 }
 
-/// A number with its thousands apart.
+/// Formats a number with separators between its thousands.
 #[must_use]
 pub fn grouped(number: i64) -> String {
     let digits = number.unsigned_abs().to_string();

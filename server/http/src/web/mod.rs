@@ -1,7 +1,7 @@
 //! The pages: server-rendered, forms and links, no script.
 //!
-//! A page is a struct with an askama template, so a missing value fails the build. Everything that a person or a client wrote is
-//! escaped by the template engine. Only one text is marked as safe: the pages of the causes, which are documents of ours (`cause.rs`).
+//! A page is a struct with an askama template, so a missing value fails the build. The template engine escapes everything that a person or a client
+//! wrote. Only the pages of the causes are marked as safe text, because they are our own documents (`cause.rs`).
 
 pub mod alert;
 pub mod celery;
@@ -26,7 +26,7 @@ use crate::assets;
 use crate::error::RETRY_AFTER_SECONDS;
 use crate::request;
 
-/// The routes of all pages and of the files that they use.
+/// Mounts the routes of all pages, and of the files that they use.
 pub fn configure(config: &mut ServiceConfig) {
     config
         .configure(assets::configure)
@@ -39,23 +39,23 @@ pub fn configure(config: &mut ServiceConfig) {
         .configure(incident::cause::configure);
 }
 
-/// What is around every page.
+/// The frame around every page.
 #[derive(Debug, Default)]
 pub struct Frame {
-    /// Who is signed in.
+    /// The account that is signed in.
     pub account: Option<FrameAccount>,
 }
 
 /// The signed-in account, as the frame shows it.
 #[derive(Debug)]
 pub struct FrameAccount {
-    /// Its mail address.
+    /// The account's mail address.
     pub email: String,
-    /// For the sign-out form.
+    /// The token of the sign-out form.
     pub form_token: String,
 }
 
-/// A page as an answer. It is of one moment and one person: nobody keeps it.
+/// Renders a page. The page depends on the time and the reader, so no cache may keep it.
 #[must_use]
 pub fn html(status: StatusCode, page: &impl Template) -> HttpResponse {
     match page.render() {
@@ -72,7 +72,7 @@ pub fn html(status: StatusCode, page: &impl Template) -> HttpResponse {
     }
 }
 
-/// On to another page: 303, so that the next request is a GET whatever this one was.
+/// Redirects to another page with 303, so that the next request is a GET whatever the method of this one was.
 #[must_use]
 pub fn see_other(path: &str) -> HttpResponse {
     HttpResponse::SeeOther()
@@ -81,32 +81,32 @@ pub fn see_other(path: &str) -> HttpResponse {
         .finish()
 }
 
-/// Why a page is not shown.
+/// Why the server does not show a page.
 #[derive(Debug)]
 pub enum PageError {
-    /// Nobody is signed in: the way to the sign-in page.
+    /// Nobody is signed in. The page leads to the sign-in page.
     NotSignedIn,
-    /// The account's role in the project does not allow it.
+    /// The role of the account in the project does not allow this.
     Refused(Refusal),
-    /// Nothing of that id; also for what another account's project owns.
+    /// The id does not exist, or belongs to a project of other accounts.
     NotFound(&'static str),
-    /// The form was not shown to this browser, or too long ago.
+    /// The server did not show this form to this browser, or did so too long ago.
     FormExpired,
-    /// The body is no form.
+    /// The body is not a form.
     FormUnreadable,
-    /// Too many wrong passwords: how long to wait.
+    /// There were too many wrong passwords; with the time to wait.
     TooManyTries(TimeDelta),
-    /// A quota of a window of time is used up: how long to wait.
+    /// A quota of this stretch of time is used up; with the time to wait.
     TooManyRequests(TimeDelta),
-    /// The path takes other methods: these.
+    /// The path does not allow this method; with the methods that it allows.
     WrongMethod(&'static str),
-    /// Too much at once.
+    /// The server is overloaded.
     Busy,
-    /// The server lacks a key for the secrets of channels.
+    /// The server lacks the encryption key for the secrets of channels.
     KeyMissing,
-    /// The database is away.
+    /// The database cannot be reached.
     DatabaseAway,
-    /// A bug of ours; the log has the cause under the id of the request.
+    /// A bug of the server. The log has the cause under the id of the request.
     Internal,
 }
 
@@ -129,12 +129,12 @@ impl PageError {
             Self::NotFound(_) => "Not found",
             Self::FormExpired => "This form has expired",
             Self::FormUnreadable => "This form cannot be read",
-            Self::TooManyTries(_) => "Too many tries",
+            Self::TooManyTries(_) => "Too many attempts",
             Self::TooManyRequests(_) => "Too many in a short time",
-            Self::WrongMethod(_) => "Not that way",
-            Self::Busy => "Too much at once",
+            Self::WrongMethod(_) => "This address takes other methods",
+            Self::Busy => "Deadbeat is overloaded",
             Self::KeyMissing => "The server lacks a key",
-            Self::DatabaseAway => "The database is away",
+            Self::DatabaseAway => "The database cannot be reached",
             Self::Internal => "Something went wrong here",
         }
     }
@@ -143,15 +143,15 @@ impl PageError {
         match self {
             Self::NotSignedIn => "This page is for people with an account.".to_owned(),
             Self::Refused(refusal) => format!("Nothing was changed, because {refusal}."),
-            Self::NotFound(what) => format!("There is no such {what}, or it is not yours to see."),
+            Self::NotFound(what) => format!("There is no such {what}, or you may not see it."),
             Self::FormExpired => "Nothing was changed. Open the page again and repeat what you did.".to_owned(),
-            Self::FormUnreadable => "Nothing was changed: what arrived is not a filled-in form.".to_owned(),
+            Self::FormUnreadable => "Nothing was changed: the request does not contain a filled-in form.".to_owned(),
             Self::TooManyTries(wait) => {
                 format!("There were too many wrong passwords. Wait {}, then try again.", format::span(*wait))
             }
             Self::TooManyRequests(wait) => format!("Nothing was changed. Wait {}, then try again.", format::span(*wait)),
             Self::WrongMethod(allowed) => format!("This address takes {allowed}."),
-            Self::Busy => "Deadbeat has more to do than it can. Try again in a few seconds.".to_owned(),
+            Self::Busy => "Deadbeat gets more requests than it can handle. Try again in a few seconds.".to_owned(),
             Self::KeyMissing => {
                 "Deadbeat cannot check this link now, because a key is missing on its server. Nothing was changed. Tell the operator; \
                  /readyz names the key."
@@ -166,7 +166,7 @@ impl PageError {
         }
     }
 
-    /// A way onward: path and words.
+    /// Returns a link onward: its path and its text.
     fn way(&self) -> (&'static str, &'static str) {
         match self {
             Self::TooManyTries(_) | Self::NotSignedIn => ("/sign-in", "To the sign-in page"),
@@ -228,14 +228,14 @@ impl ResponseError for PageError {
     }
 }
 
-/// The inner cause is logged here, once, and never shown.
+/// Logs the inner cause once. The page never contains it.
 impl From<StoreError> for PageError {
     fn from(error: StoreError) -> Self {
         if matches!(error, StoreError::Crowded) {
             return Self::Busy;
         }
         if error.is_unavailable() {
-            tracing::warn!(error = %with_sources(&error), "a page could not be shown: the database is away");
+            tracing::warn!(error = %with_sources(&error), "a page could not be shown: the database cannot be reached");
             return Self::DatabaseAway;
         }
         tracing::error!(error = %with_sources(&error), "a page failed");
@@ -261,12 +261,12 @@ impl From<ServiceError> for PageError {
             }
             ServiceError::TooMany { retry_after, .. } => Self::TooManyRequests(retry_after),
             ServiceError::Store(error) => error.into(),
-            // What a form's own handler shows beside its fields; reaching this is a handler that forgot to.
+            // A form's handler shows these errors beside the fields of the form. Reaching this line means that a handler forgot to.
             error @ (ServiceError::Invalid(_)
             | ServiceError::SlugTaken(_)
             | ServiceError::Conflict(_)
             | ServiceError::Limit { .. }) => {
-                tracing::error!(error = ?error, "a page left a refusal unhandled");
+                tracing::error!(error = ?error, "the handler of a page did not handle a refusal");
                 Self::Internal
             }
         }

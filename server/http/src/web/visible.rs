@@ -1,13 +1,12 @@
-//! The escaper of all pages: a person copies from a page exactly the text that the page shows.
+//! The escaper of all pages. A person who copies text from a page gets exactly the text that the page shows.
 
 use std::fmt::{self, Write};
 
 use askama::filters::{Escaper, Html};
 use deadbeat_domain::text::visible;
 
-/// Writes HTML's escapes, and an escape such as `\u{202e}` for each character that could hide text or control a
-/// terminal. New names have none; rows of older versions may. `askama.toml` applies it to every expression of every
-/// template.
+/// Escapes HTML, and writes an escape such as `\u{202e}` for each character that could hide text or control a terminal. New names cannot contain such
+/// characters, but rows of older versions may. `askama.toml` applies this escaper to every expression of every template.
 #[derive(Debug, Clone, Copy)]
 pub struct VisibleHtml;
 

@@ -1,4 +1,4 @@
-//! What Beat says of itself: that it lives, that it hangs, that it sent, or could not.
+//! The reports of Beat about itself: heartbeats, a hanging loop, sendings and failed sendings.
 
 pub mod at_once;
 pub mod emptied;
@@ -38,56 +38,56 @@ use crate::celery::{broker, result_backend};
 use crate::incident::changed::{Background, Changed, News, What};
 use crate::{ServiceError, Services, feed, incident};
 
-/// Beat lives.
+/// A heartbeat: the Beat lives.
 #[derive(Debug, Deserialize)]
 pub struct Alive {
     /// The Beat's name.
     pub beat: String,
-    /// How often it says so, in seconds.
+    /// The interval between its heartbeats, in seconds.
     pub period_seconds: f64,
-    /// Tolerated silence beyond that, in seconds.
+    /// How long the Beat may be silent beyond that interval, in seconds.
     pub grace_seconds: f64,
-    /// Which start of it says so: random, one a start.
+    /// The boot id of the process: random, one for each start.
     #[serde(default)]
     pub boot: Option<Uuid>,
-    /// Where that runs.
+    /// The host on which the process runs.
     #[serde(default)]
     pub host: Option<Text>,
-    /// Which start of its machine it lives in.
+    /// The boot id of the host.
     #[serde(default)]
     pub boot_id: Option<Text>,
-    /// Its process.
+    /// The process id.
     #[serde(default)]
     pub pid: Option<i64>,
-    /// When it started, by its clock.
+    /// When the process started, by its clock.
     #[serde(default)]
     pub started_at: Option<DateTime<Utc>>,
-    /// What stands behind `celery -A` there.
+    /// The argument of `celery -A` for this process.
     #[serde(default)]
     pub project: Option<Text>,
-    /// How its calls into the result backend go; None: it does not say, or has none.
+    /// The state of its calls to the result backend. `None`: it does not report that, or has no result backend.
     #[serde(default)]
     pub result_backend: Option<crate::celery::result_backend::report::Report>,
-    /// Whether it goes on. None: an older SDK, which does not report that it ends.
+    /// Whether the process continues. `None`: an older SDK, which does not report its end.
     #[serde(default)]
     pub state: Option<State>,
-    /// Of one that ends by an error: its class.
+    /// The class of the error, if the process ends by one.
     #[serde(default)]
     pub exit_error: Option<Text>,
-    /// False: its process lives, and its tick has not returned for longer than it should take.
+    /// False if the process lives, but its tick has not returned for longer than it should take.
     #[serde(default = "yes")]
     pub ticking: bool,
 }
 
-/// Whether a process of Beat goes on.
+/// Whether a process of Beat continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// It does.
+    /// The process continues.
     Running,
-    /// It was told to end, and does.
+    /// The process ends because it was ordered to.
     Stopped,
-    /// It ends by an error.
+    /// The process ends by an error.
     Failed,
 }
 
@@ -105,8 +105,8 @@ pub(crate) fn check_name(name: &str) -> Result<(), ServiceError> {
     }
 }
 
-/// What is wrong with a Beat that lives: it crashes again and again, which is told; it has just flooded, one of several applications of its
-/// name is silent, its schedule vanished, several run at once, or its clock is off.
+/// Returns the fault of a Beat that lives, in this order: a crash loop with an incident, a storm a moment ago, one of several applications with its
+/// name is silent, its schedule vanished, several processes run at once, clock skew.
 fn trouble(
     beat: &Beat,
     loops: bool,
@@ -135,7 +135,7 @@ fn trouble(
     }
 }
 
-/// Locks the Beat of that name; a new one is written with this period and grace.
+/// Locks the Beat with that name. Creates a missing one with this period and grace.
 pub(crate) async fn lock_or_create(
     tx: &mut Tx,
     project: ProjectId,
@@ -159,12 +159,12 @@ pub(crate) async fn lock_or_create(
     )
 }
 
-/// What it is called among those that may look at the broker.
+/// Returns the name of a Beat among the processes that may sample the broker.
 fn looker(beat: &Beat) -> String {
     format!("beat of {}", beat.name)
 }
 
-/// Beat said that it lives.
+/// Handles a heartbeat of Beat.
 pub(crate) async fn alive(
     services: &Services,
     project: ProjectId,
@@ -210,7 +210,7 @@ pub(crate) async fn alive(
         exit_error: alive.exit_error,
     };
     if identity.has_ended() {
-        // That it was told to end is no news by itself: what it should send is missed until the next one starts.
+        // The end alone raises no fault. The deadlines of its entries pass if no Beat starts again.
         let incarnations = Incarnations::hear(&mut tx, &beat, &identity, skew, seen_at, now).await?;
         incarnations.write(&mut tx, &beat).await?;
         tx.commit().await?;
@@ -229,9 +229,9 @@ pub(crate) async fn alive(
     let broker = deadbeat_store::celery::broker::of_app(&mut tx, project, &beat.name).await?;
     if !alive.ticking {
         beat.hung_at = Some(now);
-        // Its thread lives, and its loop hangs: its own deadline goes on.
+        // The process's thread lives, but its loop hangs. Keep the Beat's own deadline, which passes if the loop hangs for too long.
         deadbeat_store::celery::beat::update(&mut tx, std::slice::from_ref(&beat), false).await?;
-        // It may hang because its own line to the broker does: somebody else looks.
+        // The loop may hang because of its own connection to the broker, so another process must sample the broker.
         deadbeat_store::celery::broker::dismiss(&mut tx, project, &beat.name, &looker(&beat)).await?;
         let (broker, report) = (broker.as_ref(), report.as_ref());
         let is_news =
@@ -265,12 +265,12 @@ pub(crate) async fn alive(
     let loops = is_crashing(&mut beat.state, crashes.len(), is_told);
     let trouble = trouble(&beat, loops, emptied_at, cause, skew, now);
     let transition = deadbeat_domain::celery::switch::on_alive(&mut beat.state, trouble, seen_at, now);
-    // What was told is over, and its successor need not last: both are told now, for monitors wait for the latter.
+    // If a fault with an incident has ended, the next fault need not last before its incident opens: monitors may wait for that incident.
     let successor = transition
         .filter(|transition| transition.trigger == Trigger::Restored)
         .and_then(|_| on_trouble(&mut beat.state, trouble, now));
     deadbeat_store::celery::beat::update(&mut tx, std::slice::from_ref(&beat), false).await?;
-    // The broker's row before monitors, as whoever looks at it takes them.
+    // Lock the broker's row before monitors, as a process with a sample does.
     let (samples, queues) = broker::asked_to_look(
         &mut tx,
         project,
@@ -337,30 +337,31 @@ pub(crate) async fn alive(
     })
 }
 
-/// Monitors that one transaction deletes: their locks are held for a moment only, and signals of others never wait for all of them.
+/// The number of monitors that one transaction deletes. It holds their locks only for a moment, so signals of other monitors never wait for all of
+/// them.
 const DELETE_BATCH: i64 = 200;
 
-/// An application is gone: its Beat is forgotten, the monitors of its entries are deleted, and their incidents end. A Beat that runs all
-/// the same registers everything anew.
+/// Deletes an application that no longer exists: its Beat and the monitors of its entries. Their incidents end. If the Beat still runs, it registers
+/// everything again.
 ///
-/// The monitors go in several transactions, and the Beat goes with the last of them. After a failure in between, the same call goes on.
+/// The monitors are deleted in several transactions, and the Beat in the last one. After a failure in between, a repeated call continues.
 ///
 /// # Errors
-/// Refused, [`ServiceError::NotFound`], or the database is away.
+/// If the access does not allow this, [`ServiceError::NotFound`], or the database cannot be reached.
 pub async fn delete(services: &Services, access: &Access, id: BeatId) -> Result<(), ServiceError> {
     let project = access.may(Action::ChangeMonitors)?;
     let mut has_begun = false;
     loop {
         let mut tx = services.store.begin().await?;
         let Some(mut beat) = deadbeat_store::celery::beat::lock_by_id(&mut tx, project, id).await? else {
-            // Somebody else may have deleted the rest.
+            // Another caller may have deleted the rest.
             return if has_begun {
                 Ok(())
             } else {
                 Err(ServiceError::NotFound("Beat"))
             };
         };
-        // A snapshot that is being followed would register again what is deleted here.
+        // Otherwise a snapshot that is being processed would register again the monitors that are deleted here.
         listing::begin_sync(&mut tx, project, id, Uuid::now_v7()).await?;
         deadbeat_store::celery::beat::note_incarnations(&mut tx, project, id, &[]).await?;
         let now = services.now();
@@ -374,7 +375,7 @@ pub async fn delete(services: &Services, access: &Access, id: BeatId) -> Result<
                         gone.push((monitor, transition));
                     }
                 }
-                // One that cannot be read has nothing to tell.
+                // An unreadable monitor is deleted without a transition.
                 Err(unreadable) => ids.push(unreadable.id),
             }
         }
@@ -411,7 +412,7 @@ pub async fn delete(services: &Services, access: &Access, id: BeatId) -> Result<
     }
 }
 
-/// A process of Beat's application had to drop events: what it did not say is not known, and says nothing.
+/// Records that a process of Beat's application dropped events. Verdicts then do not conclude anything from missing reports of that time.
 pub(crate) async fn events_lost(
     services: &Services,
     project: ProjectId,

@@ -1,5 +1,4 @@
-//! Samples of the broker, which one process takes for its whole application: the queues, their consumers, and whether
-//! the broker answers.
+//! Samples of the broker. One process takes them for its whole application: the queues, their consumers, and whether the broker answers.
 
 pub(crate) mod queue_wait;
 mod queues;
@@ -35,43 +34,43 @@ use crate::{ServiceError, Services, Site, incident};
 pub struct Sample {
     /// The Celery application's name.
     pub app: String,
-    /// The process that took it.
+    /// The process that took the sample.
     #[serde(default)]
     pub worker: Option<Text>,
     /// redis, amqp, …
     #[serde(default)]
     pub transport: Option<Text>,
-    /// Whether it answered.
+    /// True if the broker answered.
     pub reachable: bool,
-    /// The exception's class if it did not answer.
+    /// The exception's class if the broker did not answer.
     #[serde(default)]
     pub error: Option<Text>,
-    /// A digest of this broker and of the part that is used. Two applications with the same digest share their queues.
+    /// A digest of the broker and of the part of it that is used, such as a virtual host. Two applications with the same digest share their queues.
     #[serde(default)]
     pub identity: Option<Text>,
-    /// It answers, and refuses this command, which puts messages into it.
+    /// The command that the broker refuses although it answers. This command puts messages into the broker.
     #[serde(default)]
     pub refused_command: Option<Text>,
-    /// Its error for that command.
+    /// The broker's error for that command.
     #[serde(default)]
     pub refused_why: Option<Text>,
-    /// Redis: its policy when its memory is full. With `allkeys-…` it deletes waiting messages.
+    /// Redis: its policy for full memory. With `allkeys-…` it deletes waiting messages.
     #[serde(default)]
     pub maxmemory_policy: Option<Text>,
-    /// Redis: how long after it delivers an unacknowledged message again.
+    /// Redis: how long after a delivery it redelivers an unacknowledged message.
     #[serde(default)]
     pub visibility_timeout_seconds: Option<f64>,
-    /// Number of messages that workers hold, over all queues.
+    /// The number of messages that workers hold, over all queues.
     #[serde(default)]
     pub unacked: Option<i64>,
-    /// How long the oldest of those has been held.
+    /// For how long a worker has held the oldest of those messages.
     #[serde(default)]
     pub oldest_unacked_seconds: Option<f64>,
-    /// How long a queue's oldest message may wait. None: the default.
+    /// How long a queue's oldest message may wait, or `None` for the default.
     #[serde(default)]
     pub longest_wait_seconds: Option<f64>,
-    /// Every worker that answered Celery's inspect, also those of other applications and without the SDK. None: nobody
-    /// was asked.
+    /// Every worker that answered Celery's inspect, including workers of other applications and workers without the SDK. `None`: the sampler did not
+    /// ask.
     #[serde(default, skip_serializing)]
     pub answering: Option<Vec<Answering>>,
     /// The queues.
@@ -89,7 +88,7 @@ pub struct Answering {
     pub queues: Vec<Text>,
 }
 
-/// The most workers that one sample may name.
+/// The most workers in one sample.
 pub(crate) const ANSWERING: usize = 1_000;
 
 /// A queue in a sample.
@@ -97,28 +96,28 @@ pub(crate) const ANSWERING: usize = 1_000;
 pub struct Seen {
     /// Its name.
     pub name: String,
-    /// Number of waiting messages, over all priorities; 0 if there is no such queue. None: the broker refuses to tell.
+    /// The number of waiting messages of all priorities, or 0 if the queue does not exist. `None`: the broker refuses to say.
     #[serde(default)]
     pub depth: Option<i64>,
-    /// How long the oldest one has waited.
+    /// How long the oldest message has waited.
     #[serde(default)]
     pub oldest_seconds: Option<f64>,
-    /// That is only a lower bound, because the message has no time.
+    /// True if that is only a lower bound, because the message has no time.
     #[serde(default)]
     pub oldest_is_a_guess: bool,
-    /// The oldest one's task.
+    /// The task of the oldest message.
     #[serde(default)]
     pub oldest_task: Option<Text>,
-    /// Number of consumers, if the broker counts them.
+    /// The number of consumers, if the broker counts them.
     #[serde(default)]
     pub consumers: Option<i64>,
-    /// Number of unacknowledged messages, if the broker tells that for each queue.
+    /// The number of unacknowledged messages, if the broker counts them for each queue.
     #[serde(default)]
     pub unacked: Option<i64>,
-    /// A digest of the head, if the broker shows it.
+    /// A digest of the head, if the broker shows the head.
     #[serde(default)]
     pub head: Option<Text>,
-    /// How long ago the newest held message was received from it. None: not sampled, or no message is held.
+    /// How long ago the newest held message was received from the queue. `None`: not sampled, or no message is held.
     #[serde(default)]
     pub taken_seconds: Option<f64>,
 }
@@ -155,7 +154,7 @@ fn check(sample: &Sample) -> Result<(), ServiceError> {
         if !names.insert(&queue.name) {
             faults.push(FieldError::new(
                 format!("/queues/{index}/name"),
-                "is named twice; each queue is told once",
+                "is named twice; each queue is allowed once",
             ));
         }
     }
@@ -166,9 +165,9 @@ fn check(sample: &Sample) -> Result<(), ServiceError> {
     }
 }
 
-/// Decides whether `who`, which has just reported, is to sample the broker for its application. If so, also returns the
-/// queues that the application's workers consume, as far as the same key named them: a ping key may not read. The first
-/// process that reports becomes the sampler. `known`: the broker as it was just read.
+/// Decides whether `who`, which has just reported, must sample the broker for its application. If so, also returns the queues that the application's
+/// workers consume, but only those that were reported with the same key: a ping key may not read. The first process that reports becomes the sampler.
+/// `known` is the broker's row, which the caller has just read.
 pub(crate) async fn asked_to_look(
     tx: &mut Tx,
     project: ProjectId,
@@ -184,12 +183,11 @@ pub(crate) async fn asked_to_look(
         let until = broker.sampler_until.filter(|at| *at > now && *at <= until)?;
         Some((broker.sampler.as_deref()?, until))
     });
-    // A process that does not reach it while others do goes on sampling: only it can report that it reaches the broker
-    // again.
+    // A process that cannot reach the broker while others can continues to sample: only that process can report that it reaches the broker again.
     let is_asked_again = known.is_some_and(|broker| broker.reach.is_asked_again(who, now));
     let is_asked = match looker {
         _ if is_asked_again => true,
-        // A thousand workers report, and most have no business with the broker's row, which a sample locks.
+        // A thousand workers may report. Most of them must not touch the broker's row, which a sample locks.
         Some((name, _)) if name != who => false,
         Some((_, at)) if at - now > LEASE / 2 => true,
         Some(_) | None => {
@@ -210,7 +208,7 @@ pub(crate) async fn asked_to_look(
     Ok((true, queues))
 }
 
-/// Takes a sample of the broker, taken at `seen_at` by the server's clock.
+/// Handles a sample of the broker. `seen_at` is when it was taken, by the server's clock.
 pub(crate) async fn seen(
     services: &Services,
     project: ProjectId,
@@ -237,7 +235,7 @@ pub(crate) async fn seen(
         .sampled_at
         .is_some_and(|at| at > seen_at && !is_to_come(at, now))
     {
-        // It was delayed: a newer sample is known.
+        // The sample was delayed, and a newer one is known.
         return Ok(Verdict::Accepted);
     }
     let who = sample.worker.as_deref().unwrap_or("somebody");
@@ -245,14 +243,14 @@ pub(crate) async fn seen(
     if !sample.reachable {
         deadbeat_store::celery::broker::dismiss_any(&mut tx, broker.project_id, broker.id).await?;
         if !is_unreached {
-            // The fault is that process's own, and its own incident reports it. The samples of others stay.
+            // The fault concerns only that process, and has its own incident. The samples of other processes stay valid.
             deadbeat_store::celery::broker::update(&mut tx, &broker).await?;
             tx.commit().await?;
             return Ok(Verdict::Accepted);
         }
     }
     if let Some(since) = broker.reach.failed_since.filter(|_| !sample.reachable) {
-        // Until now another process might have reached it.
+        // Until now another process might still have reached the broker.
         broker.state.began(Cause::BrokerDown, since.min(now));
     }
     let is_away = !sample.reachable || sample.refused_why.is_some();
@@ -264,7 +262,7 @@ pub(crate) async fn seen(
 
     let mut workers = deadbeat_store::celery::worker::of_app(&mut tx, project, &sample.app).await?;
     if let Some(identity) = sample.identity.as_deref() {
-        // Applications on the same broker may consume the same queues.
+        // Applications with the same broker may consume the same queues.
         workers
             .extend(deadbeat_store::celery::worker::beside(&mut tx, project, &sample.app, identity).await?);
     }
@@ -280,14 +278,14 @@ pub(crate) async fn seen(
         .map_or(LONGEST_WAIT, span);
     let mut queues: Vec<Queue> = Vec::new();
     let mut changed = Vec::new();
-    // The content of a broker that does not answer is not known, so its queues stay as they were.
+    // The content of a broker that does not answer is unknown, so its queues stay as they were.
     if sample.reachable {
         let known = deadbeat_store::celery::queue::of_app(&mut tx, project, &sample.app).await?;
         let known: HashMap<String, Queue> = known
             .into_iter()
             .map(|queue| (queue.name.clone(), queue))
             .collect();
-        // A queue about which the broker refuses to tell stays as it was.
+        // A queue whose depth the broker refuses to report stays as it was.
         let told: Vec<(&Seen, i64)> = sample
             .queues
             .iter()
@@ -307,7 +305,7 @@ pub(crate) async fn seen(
                 }
             }
             let known = known.get(&seen.name);
-            // Once it has an incident, the fault lasts while such a worker consumes the queue.
+            // Once the fault has an incident, it lasts while such a worker consumes the queue.
             let swallow = known.is_some_and(|queue| {
                 let is_told = queue.state.trouble == Some(Cause::WorkerWithoutSdk);
                 let at = vanished.get(&queue.id);
@@ -324,7 +322,7 @@ pub(crate) async fn seen(
             }
             queues.push(queue);
         }
-        // Queues that are no longer sampled are no longer used, and nobody can report the end of their fault.
+        // Queues that are no longer sampled are no longer used, and no report could end their fault.
         let named: HashSet<&str> = told.iter().map(|(seen, _)| seen.name.as_str()).collect();
         let unseen = known.values().filter(|queue| {
             queue.state.trouble.is_some()
@@ -371,8 +369,7 @@ pub(crate) async fn seen(
     Ok(Verdict::Accepted)
 }
 
-/// Ends the incidents of brokers and queues that no process samples any more: their state is not known. Returns how
-/// many ended.
+/// Ends the incidents of brokers and queues that no process samples any more, because their state is unknown. Returns how many ended.
 pub(crate) async fn give_up_unseen(
     tx: &mut Tx,
     site: &Site,
@@ -381,13 +378,13 @@ pub(crate) async fn give_up_unseen(
     limit: i64,
 ) -> StoreResult<usize> {
     let mut brokers = deadbeat_store::celery::broker::claim_unseen(tx, now - UNSEEN_FOR, limit).await?;
-    // Samples may have come while nobody listened.
+    // Samples may have been lost while no process listened.
     brokers.retain(|broker| {
         broker
             .sampled_at
             .is_some_and(|at| fair_deadline(at + UNSEEN_FOR, at, UNSEEN_FOR, spells) <= now)
     });
-    // All of these first, then all monitors before all incidents: others lock them in that order.
+    // Lock all of these first, then all monitors, then all incidents, because other transactions lock them in that order.
     let mut over = Vec::new();
     for mut broker in brokers {
         let mut queues = Vec::new();

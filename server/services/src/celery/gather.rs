@@ -1,4 +1,4 @@
-//! Gathers what is known when monitors are judged: their Beats, and the brokers, queues and workers of their applications.
+//! Gathers the known facts when monitors are judged: their Beats, and the brokers, queues and workers of their applications.
 
 pub(crate) mod view;
 
@@ -32,37 +32,37 @@ use self::view::{CANARY, LEFT_FOR, broker_view, longest_wait, queue_view, worker
 use crate::celery::result_backend;
 use crate::incident::changed::{Background, Named};
 
-/// An application's parts, as they are now.
+/// The current state of an application's parts.
 #[derive(Debug, Default)]
 pub(crate) struct Scene {
-    /// Its broker.
+    /// The application's broker.
     pub(crate) broker: Option<Broker>,
-    /// Its queues.
+    /// The application's queues.
     pub(crate) queues: Vec<Queue>,
-    /// Its workers.
+    /// The application's workers.
     pub(crate) workers: Vec<Worker>,
-    /// The same, as the rules take it.
+    /// The same facts in the form of the rules.
     evidence: Evidence,
-    /// The hosts with whose incident Beat and workers are silent.
+    /// Beats and workers that are silent as part of a host's incident, with that host.
     hosts: HashMap<Uuid, Uuid>,
 }
 
-/// What is known of the monitors of a sweep.
+/// The known facts about the monitors of a sweep.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     beats: HashMap<BeatId, Beat>,
     scenes: HashMap<(ProjectId, String), Scene>,
     stages: HashMap<MonitorId, Stage>,
-    /// The processes of Beats, and which of several list a monitor's entry.
+    /// The processes of Beats. If a Beat has several, also the lineages that list a monitor's entry.
     incarnations: HashMap<BeatId, Vec<Incarnation>>,
     listed_by: HashMap<MonitorId, Bits>,
-    /// How the processes of these lineages of Beats go on from one start to the next, and which of them crashed.
+    /// For these lineages of Beats: how their processes follow each other, and which of them crashed.
     courses: HashMap<(BeatId, Bits), (Course, Vec<Incarnation>)>,
     now: DateTime<Utc>,
 }
 
 impl Known {
-    /// Asks for all that concerns these monitors, once an application.
+    /// Reads all facts for these monitors, once per application.
     pub(crate) async fn gather(tx: &mut Tx, monitors: &[&Monitor], now: DateTime<Utc>) -> StoreResult<Self> {
         let beat = |monitor: &&Monitor| Some((monitor.project_id, monitor.beat_id?));
         let mut ids: Vec<(ProjectId, BeatId)> = monitors.iter().filter_map(beat).collect();
@@ -92,7 +92,7 @@ impl Known {
             deadbeat_store::celery::beat::lineage::of_monitors(tx, &of_several).await?
         };
         let fed = monitors.iter().filter(|monitor| monitor.beat_id.is_some());
-        // Of the slot that is owed, not of those after it.
+        // For the slot that is due, not for later slots.
         let since = |monitor: &Monitor| monitor.state.next_due_at.map(|due| due - early(&monitor.state));
         let (fed, since): (Vec<MonitorKey>, Vec<Option<DateTime<Utc>>>) = fed
             .map(|monitor| ((monitor.project_id, monitor.id), since(monitor)))
@@ -112,7 +112,7 @@ impl Known {
         })
     }
 
-    /// Looks whether the Beats of these monitors crash again and again.
+    /// Finds out whether the Beats of these monitors are in a crash loop.
     pub(crate) fn note_courses(&mut self, monitors: &[&Monitor], spells: &[BlindSpell]) {
         for monitor in monitors {
             let Some((beat, lineages)) = self.lineages(monitor) else {
@@ -130,7 +130,7 @@ impl Known {
         }
     }
 
-    /// The Beat that feeds a monitor, and which of its lineages list the entry.
+    /// Returns the Beat of a monitor's entry, and the lineages that list the entry.
     fn lineages(&self, monitor: &Monitor) -> Option<(&Beat, Bits)> {
         let listed_by = self.listed_by.get(&monitor.id).copied();
         Some((
@@ -144,7 +144,7 @@ impl Known {
         self.courses.get(&(beat.id, lineages))
     }
 
-    /// A monitor that was judged a moment ago names this subject: those that are judged after it join it.
+    /// Records that a monitor named this subject a moment ago. Monitors that are judged later join the subject's incident.
     pub(crate) fn note_named(&mut self, monitor: &Monitor, subject: PartOf) {
         let Some(beat) = self.beat(monitor) else {
             return;
@@ -157,29 +157,29 @@ impl Known {
         }
     }
 
-    /// The Beat that feeds a monitor.
+    /// Returns the Beat of a monitor's entry.
     pub(crate) fn beat(&self, monitor: &Monitor) -> Option<&Beat> {
         monitor.beat_id.and_then(|id| self.beats.get(&id))
     }
 
-    /// How far its newest run got.
+    /// Returns the stage that the monitor's newest run has reached.
     pub(crate) fn stage(&self, monitor: &Monitor) -> Option<&Stage> {
         self.stages.get(&monitor.id)
     }
 
-    /// The parts of its application.
+    /// Returns the parts of the monitor's application.
     pub(crate) fn scene(&self, monitor: &Monitor) -> Option<&Scene> {
         let beat = self.beat(monitor)?;
         self.scenes.get(&(beat.project_id, beat.name.clone()))
     }
 
-    /// Whose incident it is: a Beat or a worker that is lost with its host has none of its own.
+    /// Returns the subject of the incident. A Beat or a worker that is lost with its host has no incident of its own, only the host has.
     pub(crate) fn or_host(&self, monitor: &Monitor, subject: (SubjectKind, Uuid)) -> (SubjectKind, Uuid) {
         let host = self.scene(monitor).and_then(|scene| scene.hosts.get(&subject.1));
         host.map_or(subject, |host| (SubjectKind::Host, *host))
     }
 
-    /// As an explanation takes it.
+    /// Returns the facts in the form of an explanation.
     pub(crate) fn background(&self, monitor: &Monitor) -> Background<'_> {
         let scene = self.scene(monitor);
         Background {
@@ -192,7 +192,7 @@ impl Known {
         }
     }
 
-    /// A subject that a monitor names.
+    /// Returns a subject that a monitor names.
     pub(crate) fn named<'a>(
         &'a self,
         monitor: &'a Monitor,
@@ -225,7 +225,7 @@ impl Known {
         })
     }
 
-    /// As the rules take it.
+    /// Returns the facts in the form of the rules.
     pub(crate) fn evidence(&self, monitor: &Monitor) -> Evidence {
         let Some(beat) = self.beat(monitor) else {
             return Evidence::default();
@@ -271,7 +271,7 @@ impl Known {
     }
 }
 
-/// The parts of an application.
+/// Reads the parts of an application.
 async fn scene(tx: &mut Tx, beat: &Beat, now: DateTime<Utc>) -> StoreResult<Scene> {
     let (project, app) = (beat.project_id, beat.name.as_str());
     let mut scene = Scene {
@@ -289,7 +289,7 @@ async fn scene(tx: &mut Tx, beat: &Beat, now: DateTime<Utc>) -> StoreResult<Scen
         let beside = deadbeat_store::celery::worker::beside(tx, project, app, identity).await?;
         scene.workers.extend(beside);
     }
-    // Those that left long ago have nothing to do with what is due now.
+    // Workers that left long ago do not matter for runs that are due now.
     scene.workers.retain(|worker| {
         worker.state.status != Status::Paused
             || worker.state.last_seen_at.is_some_and(|at| now - at < LEFT_FOR)
@@ -302,9 +302,9 @@ async fn scene(tx: &mut Tx, beat: &Beat, now: DateTime<Utc>) -> StoreResult<Scen
         Vec::new()
     } else {
         let vanished = deadbeat_store::celery::worker::stranger::vanished(tx, project, app).await?;
-        // One that has only just answered counts, too: the verdict waits until it is known whether it reports.
+        // Also count a worker that has only just answered: the verdict waits until it is known whether this worker reports.
         let taken = |queue: &&Queue| strangers.iter().any(|one| one.may_take_from(&queue.name, now));
-        // Runs that vanished long ago belong to an incident that is over.
+        // Runs that vanished long ago belong to an incident that has ended.
         let since = |queue: &Queue| {
             vanished
                 .get(&queue.id)
@@ -356,7 +356,7 @@ async fn scene(tx: &mut Tx, beat: &Beat, now: DateTime<Utc>) -> StoreResult<Scen
     Ok(scene)
 }
 
-/// The hosts with which Beat and workers of an application are lost.
+/// Returns the hosts with which Beat and workers of an application are lost.
 async fn hosts(tx: &mut Tx, beat: &Beat, scene: &Scene) -> StoreResult<HashMap<Uuid, Uuid>> {
     let is_down = |state: &Switch| state.status == Status::Down;
     let workers = scene.workers.iter().filter(|worker| is_down(&worker.state));
@@ -367,7 +367,7 @@ async fn hosts(tx: &mut Tx, beat: &Beat, scene: &Scene) -> StoreResult<HashMap<U
     deadbeat_store::celery::host::of_parts(tx, beat.project_id, &down).await
 }
 
-/// Which parts of an application have an open incident.
+/// Returns the parts of an application that have an open incident.
 async fn open_subjects(tx: &mut Tx, beat: &Beat, scene: &Scene) -> StoreResult<Vec<PartOf>> {
     let parts = std::iter::once((SubjectKind::Beat, beat.id.0, PartOf::Beat))
         .chain(

@@ -1,8 +1,8 @@
-//! A host that is lost with all that runs on it: one incident about the host, and none about its parts.
+//! Lost hosts: one incident about the host, and none about the Beats and workers on it.
 //!
-//! The sweeps of Beats and workers ask here before a silence opens an incident of its own. If the other parts of the
-//! host turn out to be silent as well, the first part's incident becomes the host's. Each second the open incidents are
-//! checked: parts that are back leave the incident's text. When all are back or have signed off, the incident ends.
+//! The sweeps of Beats and workers call this module before a silence opens an incident. If the other parts of the host are also silent, the first
+//! part's incident becomes the host's. Open incidents are checked each second. Parts that report again leave the incident's text. When all have come
+//! back or signed off, the incident ends.
 
 pub mod lost;
 
@@ -31,11 +31,11 @@ use crate::incident::changed::{Changed, News, What};
 use crate::incident::explain::{self, Explanation};
 use crate::{Site, feed, incident};
 
-/// If a host is seen to work, its parts are judged again after this.
+/// If a host turns out to work, its parts are judged again after this time.
 const HELD: TimeDelta = TimeDelta::seconds(2);
 /// The most parts whose machines one query reads.
 const ASKED_FOR: usize = 100;
-/// The most incidents that are checked in one second. If more are open, each has its turn.
+/// The most incidents that are checked in one second. If more are open, they take turns.
 const LOOKED_AT: i64 = 100;
 /// A Beat or a worker that a sweep has found silent.
 pub(crate) struct Fallen<'a> {
@@ -43,16 +43,16 @@ pub(crate) struct Fallen<'a> {
     pub(crate) id: Uuid,
     /// The project that owns it.
     pub(crate) project: ProjectId,
-    /// Its state, which the sweep has changed.
+    /// Its state after the sweep.
     pub(crate) state: &'a mut Switch,
-    /// The same, before that.
+    /// Its state before the sweep.
     pub(crate) before: Switch,
     /// The sweep's transition.
     pub(crate) transition: &'a mut Option<Transition>,
 }
 
 impl<'a> Fallen<'a> {
-    /// None: it has not just fallen silent.
+    /// Returns `None` unless it has just fallen silent.
     pub(crate) fn of(
         id: Uuid,
         project: ProjectId,
@@ -76,7 +76,7 @@ impl<'a> Fallen<'a> {
         })
     }
 
-    /// Does not judge it yet.
+    /// Postpones the judgement.
     fn hold(&mut self, until: DateTime<Utc>) {
         *self.state = self.before.clone();
         switch::hold(self.state, until);
@@ -108,8 +108,8 @@ impl Host {
     }
 }
 
-/// Judges silences together with the other Beats and workers on the same machines. Parts of a lost host join its
-/// incident. Returns the lost hosts: the caller calls [`tell`] with them once the states are written.
+/// Judges silences together with the other Beats and workers on the same machines. Parts of a lost host join its incident. Returns the lost hosts,
+/// for which the caller must call [`tell`] after writing the states.
 pub(crate) async fn judge_fallen(
     tx: &mut Tx,
     mut fallen: Vec<Fallen<'_>>,
@@ -174,8 +174,8 @@ pub(crate) async fn judge_fallen(
     Ok(lost.into_values().collect())
 }
 
-/// Opens incidents about lost hosts, unless one is open. If one of a host's parts has an incident, that becomes the
-/// host's, and no second alert is sent.
+/// Opens incidents about lost hosts, unless one is open. If one of a host's parts has an incident, it becomes the host's, and no second alert is
+/// sent.
 pub(crate) async fn tell(tx: &mut Tx, site: &Site, lost: &[Host], now: DateTime<Utc>) -> StoreResult<()> {
     for host in lost {
         let mut parts = host.silent.clone();
@@ -206,7 +206,7 @@ pub(crate) async fn tell(tx: &mut Tx, site: &Site, lost: &[Host], now: DateTime<
                 incident::record(tx, site, &[down]).await?;
             }
         }
-        // Of two parts with an incident each, one keeps its own.
+        // If two parts have an incident each, only one becomes the host's, and the other stays.
         let own = deadbeat_store::incident::subjects_open(tx, host.project_id, &subjects).await?;
         parts.retain(|one| !own.contains(&(one.kind, one.part.id)));
         deadbeat_store::celery::host::link(tx, host.project_id, host.id, &parts).await?;
@@ -214,7 +214,7 @@ pub(crate) async fn tell(tx: &mut Tx, site: &Site, lost: &[Host], now: DateTime<
     Ok(())
 }
 
-/// Gives an open incident another subject, cause or text.
+/// Changes the subject, the cause or the text of an open incident.
 async fn rewrite(
     tx: &mut Tx,
     project: ProjectId,
@@ -242,8 +242,8 @@ fn retold(host: &Host) -> Retold {
     }
 }
 
-/// Checks at most `limit` open incidents about hosts after one, each in a transaction of its own. Returns how many
-/// ended, and the last one that was checked. None: there are no more.
+/// Checks at most `limit` open incidents about hosts after a given one, each in its own transaction. Returns how many ended, and the last checked
+/// one, or `None` if there are no more.
 pub(crate) async fn look_once(
     store: &Store,
     site: &Site,
@@ -270,9 +270,9 @@ pub(crate) async fn look_once(
 #[derive(Debug, Default)]
 struct Standing {
     silent: Vec<Resident>,
-    /// Parts that report again, and since when that is known.
+    /// Parts that report again, and since when the server has known that.
     back: Vec<(Resident, Option<DateTime<Utc>>)>,
-    /// Parts that report again, which is still to be written.
+    /// Parts that report again, which is not recorded yet.
     fresh: Vec<Uuid>,
 }
 
@@ -280,7 +280,7 @@ impl Standing {
     fn of(parts: Vec<Linked>) -> Self {
         let mut standing = Self::default();
         for linked in parts {
-            // Any other time is another report, even an earlier one: the server's clock may have been set back.
+            // Any other time means another report, even an earlier time: the server's clock may have been set back.
             let is_heard = |one: &Resident| one.part.heard_at != linked.heard_at;
             match linked.resident {
                 Some(one) if linked.back_at.is_none() && !is_heard(&one) => {
@@ -314,7 +314,7 @@ async fn look(tx: &mut Tx, site: &Site, open: &Open, now: DateTime<Utc>) -> Stor
         })
         && let Some(told) = own(tx, one).await?
     {
-        // The machine goes on, so only this part is silent.
+        // The machine still runs, so only this part is silent.
         rewrite(tx, open.project_id, open.id, &told, now).await?;
         return Ok((false, true));
     }
@@ -334,7 +334,7 @@ async fn look(tx: &mut Tx, site: &Site, open: &Open, now: DateTime<Utc>) -> Stor
     Ok((false, true))
 }
 
-/// All parts are back, or have signed off. False: one fell silent meanwhile, so do not commit.
+/// Ends an incident whose parts are all back or have signed off. Returns false if one has fallen silent in the meantime: then do not commit.
 async fn end(
     tx: &mut Tx,
     site: &Site,
@@ -364,14 +364,14 @@ async fn end(
         Trigger::Report
     };
     incident::record(tx, site, &[host.news(Status::Up, trigger, now)]).await?;
-    // The incident is locked now: no part joins it any more.
+    // The incident is now locked, so no further part can join it.
     let parts = deadbeat_store::celery::host::parts_of(tx, open.project_id, open.id).await?;
     let standing = Standing::of(parts);
     deadbeat_store::celery::host::note_back(tx, open.project_id, open.id, &standing.fresh, now).await?;
     Ok(standing.silent.is_empty())
 }
 
-/// The text of one part's own incident. None: it is not overdue, or has one.
+/// Returns the text for one part's own incident, or `None` if the part is not overdue or has an incident.
 async fn own(tx: &mut Tx, one: &Resident) -> StoreResult<Option<Retold>> {
     let subject = (one.kind, one.part.id);
     let is_told = !deadbeat_store::incident::subjects_open(tx, one.project_id, &[subject])

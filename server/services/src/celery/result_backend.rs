@@ -1,9 +1,8 @@
-//! The result backend of an application, by the reports of the processes that call it. An incident opens when it has
-//! not answered for a while, and ends when it answers.
+//! The result backend of an application, according to the processes that call it. An incident opens when the backend has not answered for a while,
+//! and ends when it answers.
 //!
-//! Only the reports and the incident are stored. A report of trouble may open the incident; a report of the end of
-//! trouble may end it, if no other process has trouble. Once a minute all open incidents are checked, because a process
-//! may end, or restart, in the middle of its trouble.
+//! Only the reports and the incident are stored. A report of a fault may open the incident. A report of the end of a fault may end the incident, if
+//! no other process has a fault. All open incidents are also checked once a minute, because a process may end or restart during its fault.
 
 pub mod report;
 
@@ -23,7 +22,7 @@ use self::report::{Backend, Report, worst};
 use crate::incident::changed::{Changed, News, What};
 use crate::{Site, incident};
 
-/// An outage is remembered for this long. Runs that broke off in it are judged within seconds of its end.
+/// For how long an outage is remembered. Runs that the outage interrupted are judged within seconds of its end.
 const REMEMBERED: TimeDelta = TimeDelta::minutes(10);
 
 fn read(processes: Vec<Process>) -> Vec<(Process, Report)> {
@@ -44,8 +43,8 @@ fn broker_seen(broker: &Broker) -> BrokerSeen {
     }
 }
 
-/// Takes a report of a process of the application, and whether it had trouble before. Returns whether an incident
-/// opened or ended.
+/// Handles a report of a process of the application. The caller also says whether the process had a fault before. Returns true if an incident opened
+/// or ended.
 pub(crate) async fn heard(
     tx: &mut Tx,
     site: &Site,
@@ -58,7 +57,7 @@ pub(crate) async fn heard(
     if !was_troubled && trouble.is_none() {
         return Ok(false);
     }
-    // It has a row as soon as a process of its application was asked to sample it.
+    // The broker has a row as soon as a process of its application was asked to sample it.
     let Some(broker) = broker else {
         return Ok(false);
     };
@@ -100,7 +99,7 @@ pub(crate) async fn heard(
     }
 }
 
-/// Ends an open incident if no process has trouble any more, and one got an answer since. Returns whether it did.
+/// Ends an open incident if no process has a fault any more, and one got an answer since then. Returns true if it ended.
 async fn settle(tx: &mut Tx, site: &Site, open: &Open, now: DateTime<Utc>) -> StoreResult<bool> {
     let processes = match &open.app {
         Some(app) => {
@@ -114,7 +113,7 @@ async fn settle(tx: &mut Tx, site: &Site, open: &Open, now: DateTime<Utc>) -> St
     let is_answered = processes
         .iter()
         .any(|(_, report)| report.answered_at.is_some_and(|at| at > open.opened_at));
-    // No process uses it any more, so its state is not known.
+    // No process uses the backend any more, so its state is unknown.
     if !is_answered && open.app.is_some() && now - open.opened_at < UNSEEN_FOR {
         return Ok(false);
     }
@@ -149,11 +148,11 @@ async fn record(tx: &mut Tx, site: &Site, backend: &Backend, transition: Transit
     incident::record(tx, site, &[news]).await
 }
 
-/// Checks the open incidents of all projects, each project in a transaction of its own. Returns how many ended. An error in one project
-/// leaves the other projects unaffected.
+/// Checks the open incidents of all projects, each project in its own transaction. Returns how many ended. An error in one project does not affect
+/// the others.
 ///
 /// # Errors
-/// If the database is away.
+/// If the database cannot be reached.
 pub(crate) async fn settle_all(
     store: &Store,
     site: &Site,
@@ -192,7 +191,7 @@ async fn settle_of(store: &Store, site: &Site, project: ProjectId, now: DateTime
     Ok(over)
 }
 
-/// In the form that the rules take, for monitors of the application. None: no process has trouble with it.
+/// Returns the backend in the form of the rules, for monitors of the application. Returns `None` if no process has a fault with it.
 pub(crate) async fn view(
     tx: &mut Tx,
     broker: Option<&Broker>,
@@ -234,7 +233,8 @@ pub(crate) async fn view(
     }))
 }
 
-/// When its last incident opened, and when it ended, unless it is open. Runs that broke off in it are not judged again.
+/// Returns when the last incident about the backend opened, and when it ended unless it is open. Runs that this outage interrupted are not judged
+/// again.
 pub(crate) async fn last_outage(
     tx: &mut Tx,
     broker: Option<&Broker>,

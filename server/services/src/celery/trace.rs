@@ -1,11 +1,11 @@
-//! The history of runs: told stages become rows, in a group commit of their own.
+//! The history of runs: reported stages become rows, in their own group commit.
 //!
-//! Requests wait in a bounded queue. The writer takes what has gathered while its last commit ran, locks the traces of these runs in the
-//! order of their keys, folds the new stages in memory, writes everything in a few array statements, commits, and only then answers.
-//! A request that is answered otherwise is sent again by the SDK, and what was written of it already changes nothing: a stage counts
-//! once. There is no spool: while the database is away clients hear "try again", and keep what they have.
+//! Requests wait in a bounded queue. The writer takes the requests that arrived during its last commit, and locks the traces of their runs in the
+//! order of keys. It applies the new stages in memory, writes everything in a few array statements, commits, and only then answers. The SDK sends a
+//! request with any other answer again. Parts of it that are already written change nothing, because each stage counts once. There is no spool: while
+//! the database cannot be reached, clients get "try again" and keep their events.
 //!
-//! [`lost`] closes the runs of which nobody will tell the end.
+//! [`lost`] closes the runs whose end will never be reported.
 
 pub mod lost;
 pub(crate) mod unbegun;
@@ -29,56 +29,56 @@ use crate::operation::duty::Duty;
 use crate::operation::lane::{Lane, Panicked, Suspects, Work, alone};
 use crate::operation::supervisor::Health;
 
-/// Stages that may wait. More is refused with "try again": never silence, never unbounded memory.
+/// The most stages that wait. Further ones are refused with "try again": never silently, and never with unbounded memory.
 const QUEUE: usize = 16_384;
-/// Stages of one commit, as far as requests divide so: what has gathered while the last one ran.
+/// The most stages of one commit, unless a single request has more.
 const BATCH: usize = 2_000;
-/// How often a batch is done again when another process writes the same new runs at the same moment.
+/// The most attempts for a batch. An attempt fails if another process writes the same new runs at the same moment.
 const TRIES: usize = 10;
 
-/// One told stage, and whose it is.
+/// A reported stage, and the run to which it belongs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewStage {
     /// The client's run id.
     pub run_id: Uuid,
     /// The Celery application's name.
     pub app: String,
-    /// Of what Beat sent: the entry.
+    /// The entry, if Beat sent the run.
     pub entry: Option<String>,
     /// The entry's monitor.
     pub monitor_id: Option<MonitorId>,
-    /// What was told.
+    /// The reported stage.
     pub told: Told,
 }
 
-/// Figures for metrics.
+/// Counters for metrics.
 #[derive(Debug, Default)]
 pub struct Figures {
-    /// Stages written.
+    /// Stages that were written.
     pub recorded: AtomicU64,
-    /// Stages refused: queue full or database away.
+    /// Stages that were refused, because the queue was full or the database could not be reached.
     pub refused: AtomicU64,
-    /// Transactions.
+    /// Transactions of the writer.
     pub batches: AtomicU64,
-    /// How often a request whose stages were tried alone made the writer panic.
+    /// Panics of the writer while it wrote the stages of a single request.
     pub panicked: AtomicU64,
 }
 
-/// Ids of the stages of one request that the database did not have.
+/// The ids of the stages of one request that the database did not have.
 pub type Fresh = HashSet<Uuid>;
 
-/// The stages of one request, and who waits for its answer.
+/// The stages of one request, and the client that waits for the answer.
 struct Waiting {
     project: ProjectId,
     received_at: DateTime<Utc>,
     stages: Vec<NewStage>,
-    /// Hears which stages were new.
+    /// Receives which stages were new.
     answer: oneshot::Sender<Fresh>,
-    /// Gives their places in the queue back when they are written.
+    /// Frees the places in the queue once the stages are written.
     _places: OwnedSemaphorePermit,
 }
 
-/// The door for stages. Cheap to clone.
+/// The entrance for stages. Clones are cheap.
 #[derive(Debug, Clone)]
 pub struct Traces {
     queue: mpsc::Sender<Waiting>,
@@ -88,7 +88,7 @@ pub struct Traces {
 }
 
 impl Traces {
-    /// The door, and the writer behind it, which must be [`TraceWriter::run`].
+    /// Makes the entrance and its writer. The caller must run the writer ([`TraceWriter::run`]).
     #[must_use]
     pub fn new(store: &Store) -> (Self, TraceWriter) {
         let (queue, waiting) = mpsc::channel(QUEUE);
@@ -115,11 +115,11 @@ impl Traces {
         )
     }
 
-    /// Takes the stages of one request in; returns when they are committed. Answers the ids of those that nobody had sent before: a
-    /// client that sends its batch again must not be counted twice.
+    /// Accepts the stages of one request. Returns when they are committed. Returns the ids of the stages that were new, because a batch that a client
+    /// sends again must not count twice.
     ///
     /// # Errors
-    /// [`ServiceError::Busy`]: too much is waiting, or the database is away. Nothing may be assumed written.
+    /// [`ServiceError::Busy`] if the server is overloaded or the database cannot be reached. The stages may or may not be written.
     pub async fn accept(
         &self,
         project: ProjectId,
@@ -146,25 +146,25 @@ impl Traces {
             answer,
             _places: places,
         };
-        // There are no more requests than places, so the queue has room; a closed one means that the server stops.
+        // There are never more requests than places, so the queue has room. It is closed only if the server is stopping.
         self.queue.try_send(waiting).map_err(|_| refuse())?;
-        // A dropped answer means that its batch failed.
+        // The writer drops the answer if the batch failed.
         answered.await.map_err(|_| refuse())
     }
 
-    /// Stages that wait.
+    /// Returns the number of stages that wait.
     #[must_use]
     pub fn waiting(&self) -> usize {
         QUEUE.saturating_sub(self.places.available_permits())
     }
 
-    /// What the writer reports of itself.
+    /// Returns the duty of the writer.
     #[must_use]
     pub fn duty(&self) -> &Duty {
         &self.duty
     }
 
-    /// Figures for metrics.
+    /// Returns the counters for metrics.
     #[must_use]
     pub fn figures(&self) -> &Figures {
         &self.figures
@@ -177,10 +177,10 @@ pub struct TraceWriter {
 }
 
 impl TraceWriter {
-    /// Writes until it is told to stop, then what is still waiting. `health` tells when it does not work.
+    /// Writes until `stop`, and then the stages that are still waiting. `health` shows when the writer does not work.
     pub async fn run(self, health: Health, stop: CancellationToken) {
         if let Err(error) = self.lane.keep_writing(health, stop).await {
-            tracing::error!(%error, "the trace writer broke off");
+            tracing::error!(%error, "the trace writer ended with an error");
         }
     }
 }
@@ -189,7 +189,7 @@ struct Writer {
     store: Store,
     figures: Arc<Figures>,
     duty: Duty,
-    /// Projects whose stages were being written when the writer panicked.
+    /// Projects whose stages the writer was writing when it panicked.
     suspects: Suspects<ProjectId>,
 }
 
@@ -214,13 +214,13 @@ impl Work for Writer {
             let project = one.project;
             if alone(self.write_now(vec![one])).await == Err(Panicked) {
                 self.figures.panicked.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(project.id = %project, "stages of runs make their writer panic; their client hears \"try again\"");
+                tracing::error!(project.id = %project, "stages of runs make their writer panic; their client gets \"try again\"");
             }
         }
     }
 }
 
-/// What was told of one run in a batch: the place of the request in the batch, when it came, and the stage.
+/// The stages of one run in a batch: the index of the request in the batch, when it arrived, and the stage.
 type OfRun<'a> = Vec<(usize, DateTime<Utc>, &'a NewStage)>;
 
 impl Writer {
@@ -231,7 +231,7 @@ impl Writer {
             Ok(fresh) => self.answer(batch, fresh),
             Err(error) if error.is_unavailable() => {
                 tracing::warn!(error = %with_sources(&error), requests = batch.len(), "stages of runs could not be written");
-                // Do not spin while the database is away; the queue fills and says so.
+                // Do not spin while the database cannot be reached. The queue fills up, and then clients get "try again".
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             Err(error) if batch.len() == 1 => {
@@ -239,7 +239,7 @@ impl Writer {
             }
             // One bad request must not fail the others.
             Err(error) => {
-                tracing::error!(error = %with_sources(&error), requests = batch.len(), "a batch of stages failed; its requests are tried one by one");
+                tracing::error!(error = %with_sources(&error), requests = batch.len(), "a batch of stages failed; the writer retries its requests one by one");
                 for one in batch {
                     let one = vec![one];
                     match self.commit(&one).await {
@@ -253,18 +253,18 @@ impl Writer {
         }
     }
 
-    /// `fresh` has one set a request.
+    /// Answers the clients. `fresh` has one set for each request.
     fn answer(&self, batch: Vec<Waiting>, fresh: Vec<Fresh>) {
         for (one, fresh) in batch.into_iter().zip(fresh) {
             self.figures
                 .recorded
                 .fetch_add(one.stages.len() as u64, Ordering::Relaxed);
-            // The client may have gone; its stages are written all the same.
+            // The client may have disconnected. Its stages are written all the same.
             let _ = one.answer.send(fresh);
         }
     }
 
-    /// Answers which stages were new, a set for each request.
+    /// Writes a batch in one transaction. Returns which stages were new, one set for each request.
     async fn commit(&self, batch: &[Waiting]) -> StoreResult<Vec<Fresh>> {
         let _watch = self.suspects.watch(batch.iter().map(|one| &one.project));
         let mut runs: BTreeMap<(ProjectId, Uuid), OfRun<'_>> = BTreeMap::new();
@@ -291,7 +291,7 @@ impl Writer {
     }
 }
 
-/// Writes a batch. False: another process has just written some of these runs for the first time, and all is to be done again.
+/// Writes a batch. Returns false if another process has just created some of these runs: then everything must be done again.
 async fn write_in(
     tx: &mut Tx,
     runs: &BTreeMap<(ProjectId, Uuid), OfRun<'_>>,
@@ -318,7 +318,7 @@ async fn write_in(
     changes.write(tx).await
 }
 
-/// Adds what a batch tells of one run. False: all of it was known.
+/// Adds the stages of one run to its trace. Returns false if all of them were known.
 fn fold_all(trace: &mut Trace, told: &OfRun<'_>, fresh: &mut [Fresh]) -> bool {
     let mut is_news = false;
     for (place, _, stage) in told {
@@ -330,7 +330,7 @@ fn fold_all(trace: &mut Trace, told: &OfRun<'_>, fresh: &mut [Fresh]) -> bool {
     is_news
 }
 
-/// The trace of a run that nobody told of before.
+/// Makes the trace of a run without earlier stages.
 fn first_told(
     (project_id, run_id): (ProjectId, Uuid),
     told: &OfRun<'_>,
@@ -350,25 +350,25 @@ fn first_told(
     })
 }
 
-/// Where a run is that has begun and not ended.
+/// The worker of a run that has begun and not ended.
 #[derive(PartialEq, Eq)]
 struct Running {
     worker: Option<String>,
 }
 
 impl Running {
-    /// None: it has not begun, or it has ended.
+    /// Returns `None` if the run has not begun, or has ended.
     fn of(stored: &Stored) -> Option<Self> {
         let worker = || stored.trace.worker().map(str::to_owned);
         (stored.trace.state() == TraceState::Started).then(|| Self { worker: worker() })
     }
 }
 
-/// How a run stood before a transaction.
+/// The state of a run before a transaction.
 #[derive(Default)]
 struct Was {
     running: Option<Running>,
-    /// Beat sent it, and no worker had taken it.
+    /// True if Beat sent the run, and no worker had received it.
     unbegun: bool,
 }
 
@@ -381,7 +381,7 @@ impl Was {
     }
 }
 
-/// What a transaction changes, in the order of the keys.
+/// The changes of a transaction, in the order of the keys.
 #[derive(Default)]
 struct Changes {
     new: Vec<Stored>,
@@ -393,7 +393,7 @@ impl Changes {
         self.changed.push((changed, was));
     }
 
-    /// False: another process was quicker.
+    /// Writes the changes. Returns false if another process was faster.
     async fn write(&self, tx: &mut Tx) -> StoreResult<bool> {
         let new: Vec<&Stored> = self.new.iter().collect();
         if !new.is_empty() && !deadbeat_store::celery::trace::insert(tx, &new).await? {

@@ -28,21 +28,21 @@ use crate::celery::{broker, result_backend};
 use crate::incident::changed::{Changed, News, What};
 use crate::{ServiceError, Services, incident};
 
-/// The state of a worker, as its main process knows it without asking the broker.
+/// The state of a worker, as far as its main process knows it without asking the broker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// The Celery application's name, as Beat's.
+    /// The Celery application's name, the same as Beat's.
     pub app: String,
     /// Celery's node name.
     pub worker: String,
-    /// Whether it receives messages.
+    /// Whether the worker receives messages.
     pub state: Phase,
-    /// How often it sends a snapshot, in seconds.
+    /// The interval between its snapshots, in seconds.
     pub period_seconds: f64,
-    /// Tolerated silence beyond the period, in seconds.
+    /// How long the worker may be silent beyond that interval, in seconds.
     #[serde(default = "grace")]
     pub grace_seconds: f64,
-    /// The argument of `celery -A` there.
+    /// The argument of `celery -A` for this worker.
     #[serde(default)]
     pub project: Option<Text>,
     /// Its host.
@@ -54,7 +54,7 @@ pub struct Snapshot {
     /// prefork, threads, gevent, solo.
     #[serde(default)]
     pub pool: Option<Text>,
-    /// How many tasks it can execute at once.
+    /// The number of tasks that it can execute at once.
     #[serde(default)]
     pub processes: Option<i64>,
     /// Celery's version.
@@ -63,37 +63,37 @@ pub struct Snapshot {
     /// When it started.
     #[serde(default)]
     pub started_at: Option<DateTime<Utc>>,
-    /// Number of tasks that it executes.
+    /// The number of tasks that it executes.
     #[serde(default)]
     pub active: Option<i64>,
-    /// Number of received messages whose tasks have not ended, those that it executes among them.
+    /// The number of received messages whose tasks have not ended, including those that it executes.
     #[serde(default)]
     pub reserved: Option<i64>,
-    /// Of these, the number that the broker keeps until they are acknowledged. None: not counted.
+    /// The number of these messages that the broker keeps until they are acknowledged. `None`: not counted.
     #[serde(default)]
     pub unacked: Option<i64>,
-    /// Number of messages held for later (ETA, countdown).
+    /// The number of messages held for later (ETA, countdown).
     #[serde(default)]
     pub scheduled: Option<i64>,
-    /// Number of messages held back by a rate limit.
+    /// The number of messages that a rate limit holds back.
     #[serde(default)]
     pub limited: Option<i64>,
-    /// The rate limits that hold messages back. None: it does not report them.
+    /// The rate limits that hold messages back, or `None` if the worker does not report them.
     #[serde(default)]
     pub rate_limits: Option<Vec<RateLimit>>,
-    /// The ids of the runs that it executes, once for each execution. None: there are too many.
+    /// The ids of the runs that it executes, once for each execution, or `None` if there are too many.
     #[serde(default)]
     pub running: Option<Vec<Text>>,
-    /// How many tasks of each name it executes; only the most frequent names.
+    /// How many tasks of each name it executes, for the most frequent names only.
     #[serde(default)]
     pub running_tasks: Option<BTreeMap<Text, i64>>,
-    /// Number of tasks begun since its start.
+    /// The number of tasks that have begun since its start.
     #[serde(default)]
     pub accepted: Option<i64>,
-    /// Number of tasks ended since its start.
+    /// The number of tasks that have ended since its start.
     #[serde(default)]
     pub finished: Option<i64>,
-    /// The task that it has executed longest.
+    /// The task that it has been executing longest.
     #[serde(default)]
     pub longest: Option<Longest>,
     /// The queues that it consumes.
@@ -108,33 +108,32 @@ pub struct Snapshot {
     /// For how long its event loop has not turned.
     #[serde(default)]
     pub loop_lag_seconds: Option<f64>,
-    /// How often it lost the broker since its start.
+    /// How often it has lost the broker since its start.
     #[serde(default)]
     pub reconnects: Option<i64>,
-    /// Processes of its host that run or want to run, for each CPU: the average of a minute.
+    /// The number of the host's processes that run or want to run, per CPU, as the average of a minute.
     #[serde(default)]
     pub load_per_cpu: Option<f64>,
-    /// The state of its calls to the result backend. None: it does not report that, or has none.
+    /// The state of its calls to the result backend. `None`: it does not report that, or has no result backend.
     #[serde(default)]
     pub result_backend: Option<crate::celery::result_backend::report::Report>,
-    /// The share of the time since the last snapshot, 0 to 1, in which a process of the worker was ready to run and
-    /// waited for a CPU. Of the process that waited most. None: its system does not tell, or this is the first
-    /// snapshot.
+    /// For the process of the worker that waited most: the share of the time since the last snapshot, 0 to 1, in which it was ready to run but waited
+    /// for a CPU. `None`: the system does not provide this, or this is the first snapshot.
     #[serde(default)]
     pub cpu_wait_ratio: Option<f64>,
-    /// The share of the host's CPUs, 0 to 1, that the worker's processes had since the last snapshot.
+    /// The share of the host's CPU time, 0 to 1, that the worker's processes used since the last snapshot.
     #[serde(default)]
     pub cpu_used_ratio: Option<f64>,
-    /// Memory of its main process and its pool.
+    /// The memory of its main process and its pool.
     #[serde(default)]
     pub rss_bytes: Option<i64>,
-    /// The id of its process, chosen at its start. None: an older SDK.
+    /// The id of its process, chosen at its start, or `None` for an older SDK.
     #[serde(default)]
     pub incarnation: Option<Uuid>,
-    /// The start of its machine.
+    /// The boot id of its machine.
     #[serde(default)]
     pub boot_id: Option<Text>,
-    /// After its end: its exit status, if known. Not 0: it ended by an error.
+    /// Its exit status after its end, if known. Any value but 0 means that it ended by an error.
     #[serde(default)]
     pub exit_code: Option<i64>,
     /// The class of that error.
@@ -143,12 +142,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Whether it has ended unordered.
+    /// Returns true if the worker has ended without an order.
     fn has_failed(&self) -> bool {
         self.state == Phase::Stopped && self.exit_code.is_some_and(|code| code != 0)
     }
 
-    /// The runs that it executes, if it names them and its loop turns: a loop that stands still does not know.
+    /// Returns the runs that it executes, if it names them and its loop turns. A worker whose loop is blocked does not know them.
     pub(crate) fn listed(&self) -> Option<Vec<Uuid>> {
         let turns = self
             .loop_lag_seconds
@@ -168,14 +167,14 @@ impl Snapshot {
 pub struct RateLimit {
     /// The task's name.
     pub task: Text,
-    /// As Celery has it: `10/m`.
+    /// The rate as Celery writes it: `10/m`.
     pub rate: Text,
-    /// Number of messages that wait for it.
+    /// The number of messages that wait because of it.
     #[serde(default)]
     pub held: i64,
 }
 
-/// The task that a worker has executed longest.
+/// The task that a worker has been executing longest.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Longest {
     /// Its name.
@@ -186,15 +185,15 @@ pub struct Longest {
     pub started_at: DateTime<Utc>,
 }
 
-/// The most runs that a snapshot names. If a worker executes more, it is not known which.
+/// The most runs that a snapshot names. If a worker executes more, the server does not know which.
 pub(crate) const MOST_RUNNING: usize = 200;
 /// The most names of tasks that a snapshot counts.
 pub(crate) const MOST_TASKS: usize = 20;
-/// The most rate limits that are kept of a worker.
+/// The most rate limits that are kept for a worker.
 pub(crate) const MOST_LIMITS: usize = 50;
-/// Workers that are deleted at a time if a project has too many.
+/// The number of workers that are deleted at once if a project has too many.
 const ROOM: i64 = 100;
-/// A worker's grace, until it reports its own.
+/// A worker's grace until it reports its own.
 const GRACE_SECONDS: f64 = 25.0;
 fn grace() -> f64 {
     GRACE_SECONDS
@@ -231,7 +230,7 @@ fn check(snapshot: &Snapshot) -> Result<(), ServiceError> {
     }
 }
 
-/// Whether a worker made progress since its last snapshot: it began or ended a task, or had nothing to do.
+/// Returns true if a worker has made progress since its last snapshot: it began or ended a task, or had nothing to do.
 fn got_on(before: &serde_json::Value, snapshot: &Snapshot, is_waited_for: bool) -> bool {
     let count = |name: &str| before.get(name).and_then(serde_json::Value::as_i64);
     (snapshot.reserved.unwrap_or(0) == 0 && !is_waited_for)
@@ -239,12 +238,12 @@ fn got_on(before: &serde_json::Value, snapshot: &Snapshot, is_waited_for: bool) 
         || count("finished") != snapshot.finished
 }
 
-/// A sample of a queue this old at most counts.
+/// The greatest age at which a sample of a queue still counts.
 const FRESH_LOOK: TimeDelta = TimeDelta::seconds(30);
-/// Messages that have waited for less are on their way.
+/// Messages that have waited for less may still be on their way to a worker.
 const MOMENT: TimeDelta = TimeDelta::seconds(5);
 
-/// Whether messages wait in queues that it consumes.
+/// Returns true if messages wait in queues that the worker consumes.
 fn is_waited_for(queues: &[Queue], consumed: &[String], now: DateTime<Utc>) -> bool {
     queues.iter().any(|queue| {
         queue.depth > 0
@@ -254,7 +253,7 @@ fn is_waited_for(queues: &[Queue], consumed: &[String], now: DateTime<Utc>) -> b
     })
 }
 
-/// The facts that show whether it works.
+/// Returns the facts that show whether the worker works.
 fn look(
     snapshot: &Snapshot,
     worker: &Worker,
@@ -287,7 +286,7 @@ fn look(
     }
 }
 
-/// Takes a snapshot.
+/// Handles a snapshot.
 pub(crate) async fn heard(
     services: &Services,
     project: ProjectId,
@@ -298,7 +297,7 @@ pub(crate) async fn heard(
     check(&snapshot)?;
     let now = services.now();
     let mut snapshot = snapshot;
-    // By the server's clock, as all times that are compared with others.
+    // By the server's clock, like all times that are compared with others.
     snapshot.running = snapshot.running.filter(|running| running.len() <= MOST_RUNNING);
     snapshot.running_tasks = snapshot.running_tasks.filter(|tasks| tasks.len() <= MOST_TASKS);
     if let Some(limits) = &mut snapshot.rate_limits {
@@ -327,7 +326,7 @@ pub(crate) async fn heard(
     {
         Some(worker) => worker,
         None => {
-            // Each deployment may bring new names. Workers that stopped make room.
+            // Each deployment may add new names. Delete workers that have stopped to make room.
             if deadbeat_store::celery::worker::count(&mut tx, project).await? >= limits::PROJECT_WORKERS
                 && deadbeat_store::celery::worker::forget_oldest(&mut tx, project, ROOM).await? == 0
             {
@@ -357,7 +356,7 @@ pub(crate) async fn heard(
                 },
             };
             deadbeat_store::celery::worker::insert(&mut tx, &fresh).await?;
-            // Another process may have inserted it first. Then that row counts.
+            // Another process may have inserted the row first. Then use that row.
             deadbeat_store::celery::worker::lock(&mut tx, project, &snapshot.app, &snapshot.worker)
                 .await?
                 .unwrap_or(fresh)
@@ -375,7 +374,7 @@ pub(crate) async fn heard(
         let has_namesake = incarnation::heard(&mut worker.incarnations, &said, now);
         look_at = incarnation::next_look(&worker.incarnations, &[]);
         if has_namesake && snapshot.state != Phase::Running {
-            // Another process of the same name goes on: only this one stops.
+            // Another process with the same name continues, and only this one stops.
             deadbeat_store::celery::worker::update(&mut tx, &worker, false, look_at, None).await?;
             tx.commit().await?;
             return Ok(Verdict::Accepted);
@@ -390,12 +389,12 @@ pub(crate) async fn heard(
             )
             .await?
         {
-            // The sweep judges it, because that holds the necessary locks.
+            // The sweep judges this, because it holds the necessary locks.
             look_at = Some(now);
         }
     }
     let queues = deadbeat_store::celery::queue::of_app(&mut tx, project, &snapshot.app).await?;
-    // A worker that looks for its broker names no queues, and will consume the same ones as before.
+    // A worker that searches for its broker names no queues, and will consume the same ones as before.
     let consumed = if snapshot.connected == Some(false) {
         &worker.queues
     } else {
@@ -403,16 +402,16 @@ pub(crate) async fn heard(
     };
     let is_waited_for = is_waited_for(&queues, consumed, now);
     let broker = deadbeat_store::celery::broker::of_app(&mut tx, project, &snapshot.app).await?;
-    // A frozen broker blocks every process that asks it, while their connections look sound.
+    // A frozen broker blocks every process that calls it, while the processes' connections look intact.
     let is_broker_well = broker.as_ref().is_none_or(|broker| {
         broker.state.trouble.is_none() && broker.sampled_at.is_none_or(|at| now - at <= FRESH_LOOK)
     });
-    // After a silence nobody knows what it did meanwhile.
+    // After a silence, nobody knows what the worker did in that time.
     let was_away = worker
         .state
         .last_seen_at
         .is_none_or(|seen| now - seen >= worker.state.patience());
-    // A worker that waits for the result backend is no ghost: the backend's incident reports that.
+    // A worker that waits for the result backend is not a ghost; the backend's incident reports that.
     let waits = snapshot
         .result_backend
         .as_ref()
@@ -433,8 +432,8 @@ pub(crate) async fn heard(
     let trouble = trouble(&look);
     worker.state.period_seconds = snapshot.period_seconds;
     worker.state.grace_seconds = snapshot.grace_seconds;
-    // While it reconnects it consumes nothing, and will consume the same queues as before. Messages that it leaves
-    // behind are still to be watched.
+    // While the worker reconnects it consumes nothing, but it will consume the same queues as before. The messages in these queues must still be
+    // watched.
     let names_queues = snapshot.connected != Some(false) && snapshot.state == Phase::Running;
     if names_queues {
         worker.queues.clone_from(&snapshot.queues);
@@ -450,9 +449,9 @@ pub(crate) async fn heard(
     } else {
         on_snapshot(&mut worker.state, snapshot.state, trouble, now)
     };
-    // The sweep must find the first deadline: a new row's `check_after` is empty.
+    // Set `check_after` so that the sweep finds the first deadline: in a new row it is empty.
     let arms = transition.is_some_and(|transition| transition.to == Status::Up);
-    // A snapshot of a stopping worker does not name the queues that are kept, so its key does not count for them.
+    // The snapshot of a stopping worker does not name the queues that are kept, so its key does not count for them.
     deadbeat_store::celery::worker::update(&mut tx, &worker, arms, look_at, key.filter(|_| names_queues))
         .await?;
     let (samples, names) = if snapshot.state == Phase::Running {
@@ -462,7 +461,7 @@ pub(crate) async fn heard(
         deadbeat_store::celery::broker::dismiss(&mut tx, project, &worker.app, &worker.name).await?;
         (false, Vec::new())
     };
-    // After a transition of its own it waits for the next report: monitors are locked before incidents.
+    // After a transition, the report about the result backend waits for the next snapshot, because monitors are locked before incidents.
     let mut is_news = transition.is_some();
     if transition.is_none() {
         let report = snapshot.result_backend.as_ref();

@@ -1,4 +1,4 @@
-//! Loads and writes the state of locked monitors.
+//! Loads and writes the states of locked monitors.
 
 use deadbeat_store::monitor::batch::Batch;
 use deadbeat_store::monitor::{Monitor, Stateful};

@@ -1,6 +1,6 @@
-//! What every loop of this process reports of itself, in one shape: last success, lag, backlog, failures.
+//! The report of every loop of this process about itself, always in the same form: last success, lag, backlog, failures.
 //!
-//! A **duty** is what one loop, or a part of one, has to do. Its loop notes each turn; metrics and readiness show all duties alike.
+//! A **duty** stands for a loop, or a part of one. The loop records each of its turns there. Metrics and readiness show all duties alike.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
 
-/// Nothing was noted yet.
+/// The value of a figure that was never recorded.
 const NEVER: u64 = u64::MAX;
 
-/// A loop's duty. Cheap to clone.
+/// A loop's duty. Clones are cheap.
 #[derive(Debug, Clone)]
 pub struct Duty {
     inner: Arc<Inner>,
@@ -21,32 +21,32 @@ pub struct Duty {
 #[derive(Debug)]
 struct Inner {
     name: String,
-    /// Ages are measured from here, by the clock that nobody can step.
+    /// Ages are measured from here, by the monotonic clock.
     made_at: Instant,
     /// Microseconds since `made_at`, or [`NEVER`].
     last_success: AtomicU64,
     /// Microseconds, or [`NEVER`].
     lag: AtomicU64,
-    /// Or [`NEVER`].
+    /// A number of items, or [`NEVER`].
     backlog: AtomicU64,
     failures: AtomicU64,
     is_broken: AtomicBool,
 }
 
-/// How a duty does.
+/// The state of a duty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// Its name, for operators: `evaluator`, `writer 1`.
+    /// The duty's name, for operators: `evaluator`, `writer 1`.
     pub name: String,
-    /// Its loop works. False: it failed as a whole, and has not run for two seconds since.
+    /// True if the loop works. False: the whole loop failed, and has not yet run for two seconds since then.
     pub works: bool,
-    /// How long ago a turn last succeeded. None: never.
+    /// The time since a turn last succeeded, or `None` if none has.
     pub last_success_age: Option<Duration>,
-    /// How late the last turn was: for how long the oldest of its work had been due. None: it has no due times, or had no turn.
+    /// How late the last turn was: for how long its oldest work had been due. `None`: the loop has no due times, or had no turn yet.
     pub lag: Option<Duration>,
-    /// What was left to do after the last turn. None: it does not count that, or had no turn.
+    /// The number of items left after the last turn. `None`: the loop does not count them, or had no turn yet.
     pub backlog: Option<u64>,
-    /// Turns that failed, and panics of the loop.
+    /// The number of failed turns, including panics of the loop.
     pub failures: u64,
 }
 
@@ -55,7 +55,7 @@ fn micros(span: Duration) -> u64 {
 }
 
 impl Duty {
-    /// A duty of this name, which had no turn yet.
+    /// Makes a duty with this name and without turns.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         let inner = Inner {
@@ -72,24 +72,24 @@ impl Duty {
         }
     }
 
-    /// Its name.
+    /// Returns the duty's name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.inner.name
     }
 
-    /// A turn succeeded.
+    /// Records a successful turn.
     pub fn succeeded(&self) {
         let at = micros(self.inner.made_at.elapsed());
         self.inner.last_success.store(at, Ordering::Relaxed);
     }
 
-    /// A turn failed, or the loop panicked.
+    /// Records a failed turn or a panic of the loop.
     pub fn failed(&self) {
         self.inner.failures.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A turn ended so.
+    /// Records the result of a turn.
     pub fn ended<T, E>(&self, turn: &Result<T, E>) {
         match turn {
             Ok(_) => self.succeeded(),
@@ -97,23 +97,23 @@ impl Duty {
         }
     }
 
-    /// The oldest work of a turn had been due for so long. Work that is not due yet, a negative span, has no lag.
+    /// Records for how long the oldest work of a turn had been due. Work that is not due yet (a negative span) counts as 0.
     pub fn was_late(&self, lag: TimeDelta) {
         let lag = micros(lag.to_std().unwrap_or_default());
         self.inner.lag.store(lag, Ordering::Relaxed);
     }
 
-    /// So much was left to do after a turn.
+    /// Records the number of items left after a turn.
     pub fn left(&self, backlog: usize) {
         self.inner.backlog.store(backlog as u64, Ordering::Relaxed);
     }
 
-    /// Whether the loop as a whole works.
+    /// Records whether the loop as a whole works.
     pub(crate) fn set_works(&self, works: bool) {
         self.inner.is_broken.store(!works, Ordering::Relaxed);
     }
 
-    /// How it does.
+    /// Returns the state of the duty.
     #[must_use]
     pub fn report(&self) -> Report {
         let noted = |figure: &AtomicU64| Some(figure.load(Ordering::Relaxed)).filter(|value| *value != NEVER);
@@ -136,20 +136,20 @@ impl From<&str> for Duty {
     }
 }
 
-/// The duties of a process. Cheap to clone.
+/// The duties of a process. Clones are cheap.
 #[derive(Debug, Clone, Default)]
 pub struct Duties {
     duties: Arc<Mutex<BTreeMap<String, Duty>>>,
 }
 
 impl Duties {
-    /// Shows these duties, too.
+    /// Adds duties.
     pub fn add(&self, duties: impl IntoIterator<Item = Duty>) {
         let mut known = self.duties.lock().unwrap_or_else(PoisonError::into_inner);
         known.extend(duties.into_iter().map(|duty| (duty.name().to_owned(), duty)));
     }
 
-    /// How each does, in the order of their names.
+    /// Returns the states of all duties, in the order of their names.
     #[must_use]
     pub fn reports(&self) -> Vec<Report> {
         let known = self.duties.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,8 +1,8 @@
-//! A lane: what waits in a bounded queue is written in batches, one batch after the other.
+//! A lane writes the items of a bounded queue in batches, one batch after the other.
 //!
-//! The writers of signals and of stages are lanes. A lane takes what has gathered while its last batch was written, so a commit serves
-//! many clients, and a lone one waits for nothing. A lane that panics is started again: the clients of its batch hear "try again", and
-//! what waits in the queue is written by the next start. [`Suspects`] finds what makes it panic each time.
+//! The writers of signals and of stages are lanes. A lane takes the items that arrived while it wrote its last batch. A commit thus serves many
+//! clients, and a single item need not wait for others. A lane that panics is restarted. The clients of its batch get "try again", and the restarted
+//! lane writes the items in the queue. [`Suspects`] finds the items that make it panic each time.
 
 use std::collections::HashMap;
 use std::future::{Future, ready};
@@ -22,31 +22,31 @@ use tracing::Instrument;
 use crate::operation::duty::Duty;
 use crate::operation::supervisor::{Health, keep_working};
 
-/// After so many panics without a success between them, a key is written alone: a single panic may be chance.
+/// After this many panics without a success in between, the items of a key are written alone. A single panic may be chance.
 const PANICS: u32 = 2;
-/// Keys that are remembered. Beyond that, all begin anew.
+/// The most keys that are remembered. Beyond that, all counts start again.
 const MOST_SUSPECTS: usize = 10_000;
 
-/// What a lane does with what waits.
+/// The work of a lane.
 pub(crate) trait Work: Send + 'static {
-    /// Something to write, and who waits for its answer. Dropped without an answer, it means "try again".
+    /// An item to write, with the client that waits for its answer. A client whose item is dropped gets "try again".
     type One: Send;
 
-    /// Weight of one batch, at most, as far as its parts divide so.
+    /// The most weight of one batch, unless a single item has more.
     const BATCH: usize;
 
-    /// Weight up to which a batch is filled that begins with what an earlier one left. The work picks a batch out of it.
+    /// The weight up to which a batch is filled if an earlier batch left items. The work then chooses a batch from these items.
     const LOOKED_AT: usize = Self::BATCH;
 
-    /// How many are taken from the queue before weights count.
+    /// How many items are taken from the queue before weights count.
     const AT_ONCE: usize = 1;
 
-    /// What one counts in a batch.
+    /// Returns the weight of one item.
     fn weight(_: &Self::One) -> usize {
         1
     }
 
-    /// Begins, at each start of the lane. False: it was told to stop before it could.
+    /// Starts the work, at each start of the lane. Returns false if it was stopped before it could start.
     fn begin(
         &mut self,
         _waiting: &mut mpsc::Receiver<Self::One>,
@@ -55,51 +55,51 @@ pub(crate) trait Work: Send + 'static {
         ready(true)
     }
 
-    /// What runs beside the lane until the token says stop.
+    /// Runs beside the lane until the token is cancelled.
     fn beside(&self, _stop: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
         ready(())
     }
 
-    /// What an earlier batch left for the next one.
+    /// Returns the items that an earlier batch left for the next one.
     fn left(&mut self) -> Vec<Self::One> {
         Vec::new()
     }
 
-    /// After how long [`Work::woken`] is due when nothing comes. None: it is not.
+    /// Returns after how long without new items [`Work::woken`] is called. `None`: never.
     fn pause(&self) -> Option<Duration> {
         None
     }
 
-    /// Does what is due although nothing came.
+    /// Does work that is due although no item arrived.
     fn woken(&mut self) -> impl Future<Output = ()> + Send {
         ready(())
     }
 
-    /// What waits beside the queue.
+    /// Returns the number of items that wait outside the queue.
     fn backlog(&self) -> usize {
         0
     }
 
-    /// Writes a batch and answers.
+    /// Writes a batch and answers its clients.
     fn write(&mut self, batch: Vec<Self::One>) -> impl Future<Output = ()> + Send;
 
-    /// Ends: everything that waited was written.
+    /// Ends the work, after all waiting items were written.
     fn end(&mut self) -> impl Future<Output = ()> + Send {
         ready(())
     }
 }
 
-/// A queue's end, and the work on it.
+/// The receiving end of a queue, and the work on its items.
 pub(crate) struct Lane<W: Work> {
     duty: Duty,
     work: W,
     waiting: mpsc::Receiver<W::One>,
-    /// Batches since the start of the process.
+    /// The number of batches since the start of the process.
     batches: u64,
 }
 
 impl<W: Work> Lane<W> {
-    /// Puts the parts together. The work notes in the duty whether batches succeed.
+    /// Makes a lane. The work records in the duty whether its batches succeed.
     pub(crate) fn new(duty: Duty, work: W, waiting: mpsc::Receiver<W::One>) -> Self {
         Self {
             duty,
@@ -109,8 +109,7 @@ impl<W: Work> Lane<W> {
         }
     }
 
-    /// Writes until it is told to stop, then what is still waiting. It is started again when it panics; `health` tells when it does not
-    /// work.
+    /// Writes until `stop`, and then the items that are still waiting. Restarts the lane after a panic; `health` shows that the lane does not work.
     pub(crate) fn keep_writing(self, health: Health, stop: CancellationToken) -> JoinHandle<()> {
         let duty = self.duty.clone();
         let lane = Arc::new(Mutex::new(self));
@@ -137,14 +136,14 @@ impl<W: Work> Lane<W> {
         loop {
             let mut batch = self.work.left();
             let most = if batch.is_empty() { W::BATCH } else { W::LOOKED_AT };
-            // What was left has waited already: it waits for nothing more.
+            // Items that an earlier batch left have waited already, so begin at once.
             if batch.is_empty() {
                 let pause = self.work.pause();
                 let taken = tokio::select! {
                     biased;
                     taken = self.waiting.recv_many(&mut batch, W::AT_ONCE) => taken,
                     () = stop.cancelled(), if !self.waiting.is_closed() => {
-                        // No new ones; `recv_many` gives what is left and then 0.
+                        // Accept no new items. `recv_many` returns the remaining ones, and then 0.
                         self.waiting.close();
                         continue;
                     }
@@ -176,7 +175,7 @@ impl<W: Work> Lane<W> {
                 );
             };
             writing.instrument(span).await;
-            // What came right after a batch began has waited as long as that took.
+            // An item that arrived right after a batch began has waited for as long as that batch took.
             self.duty
                 .was_late(TimeDelta::from_std(began.elapsed()).unwrap_or(TimeDelta::MAX));
             self.duty.left(self.waiting.len() + self.work.backlog());
@@ -184,10 +183,10 @@ impl<W: Work> Lane<W> {
     }
 }
 
-/// Keys of what was being written when a lane panicked. Cheap to clone.
+/// The keys of the items that a lane was writing when it panicked. Clones are cheap.
 ///
-/// Whoever makes the lane panic is usually sent again, because its client hears "try again", or because it lies in the spool. The
-/// lane would panic for ever. What has a suspect key is therefore kept out of batches and written alone.
+/// An item that makes the lane panic usually comes back: its client gets "try again" and sends it again, or it is in the spool. The lane would panic
+/// forever. Items with a suspect key are therefore kept out of batches and written alone.
 #[derive(Debug)]
 pub(crate) struct Suspects<K> {
     inner: Arc<Inner<K>>,
@@ -195,7 +194,7 @@ pub(crate) struct Suspects<K> {
 
 #[derive(Debug)]
 struct Inner<K> {
-    /// Batches ask this, and no lock, as long as nothing panics.
+    /// Batches only read this flag, without a lock, as long as nothing panics.
     any: AtomicBool,
     panics: std::sync::Mutex<HashMap<K, u32>>,
 }
@@ -225,12 +224,12 @@ impl<K: Clone + Eq + Hash> Suspects<K> {
         self.inner.panics.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Nothing has panicked since everything that did was written.
+    /// Returns true if all items that were written during a panic have since been written.
     pub(crate) fn is_empty(&self) -> bool {
         !self.inner.any.load(Ordering::Acquire)
     }
 
-    /// Notes these keys if a panic ends the scope of what this returns.
+    /// Returns a guard that records these keys if a panic drops it.
     pub(crate) fn watch<'a, I>(&self, keys: I) -> Watch<'a, K, I>
     where
         I: Iterator<Item = &'a K> + Clone,
@@ -242,12 +241,12 @@ impl<K: Clone + Eq + Hash> Suspects<K> {
         }
     }
 
-    /// Whether what has this key must be written alone.
+    /// Returns true if the items with this key must be written alone.
     pub(crate) fn has(&self, key: &K) -> bool {
         !self.is_empty() && self.panics().get(key).is_some_and(|panics| *panics >= PANICS)
     }
 
-    /// These were written without a panic.
+    /// Forgets these keys, because their items were written without a panic.
     pub(crate) fn forgive<'a>(&self, keys: impl Iterator<Item = &'a K>)
     where
         K: 'a,
@@ -267,7 +266,7 @@ impl<K: Clone + Eq + Hash> Suspects<K> {
         K: 'a,
     {
         let mut panics = self.panics();
-        // A key counts once a panic, however often the batch has it.
+        // Count a key once per panic, however many of its items are in the batch.
         let keys: std::collections::HashSet<&K> = keys.collect();
         if panics.len() + keys.len() > MOST_SUSPECTS {
             panics.clear();
@@ -279,7 +278,7 @@ impl<K: Clone + Eq + Hash> Suspects<K> {
     }
 }
 
-/// See [`Suspects::watch`].
+/// The guard that [`Suspects::watch`] returns.
 pub(crate) struct Watch<'a, K: Clone + Eq + Hash + 'a, I: Iterator<Item = &'a K> + Clone> {
     suspects: Suspects<K>,
     keys: I,
@@ -293,13 +292,13 @@ impl<'a, K: Clone + Eq + Hash + 'a, I: Iterator<Item = &'a K> + Clone> Drop for 
     }
 }
 
-/// The work panicked; the panic hook has said where.
+/// The work panicked. The panic hook has logged the place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Panicked;
 
-/// Works on something that may panic, without ending the lane.
+/// Runs work that may panic without ending the lane.
 pub(crate) async fn alone<T>(work: impl Future<Output = T>) -> Result<T, Panicked> {
-    // What the work shares with the lane is fit for use after each await, because a lane that is started again uses it, too.
+    // Safe, because the state that the work shares with the lane is valid at each await: a restarted lane uses it, too.
     AssertUnwindSafe(work).catch_unwind().await.map_err(|_| Panicked)
 }
 
@@ -309,7 +308,7 @@ mod tests {
 
     use super::*;
 
-    /// Writes numbers. 13 panics.
+    /// Writes numbers, and panics at 13.
     #[derive(Default)]
     struct Numbers {
         suspects: Suspects<u32>,
@@ -366,7 +365,7 @@ mod tests {
         let stop = CancellationToken::new();
         let lane = Lane::new("numbers".into(), work, waiting);
         let running = lane.keep_writing(Health::default(), stop.clone());
-        // The same batch comes again until all but the poison are answered: so do clients that hear "try again".
+        // The same batch comes back until every number except 13 has an answer, because clients with "try again" send again.
         let mut rounds = 0;
         let mut left = vec![1, 2, 13, 3];
         while left != [13] {
@@ -392,7 +391,7 @@ mod tests {
         assert_eq!(*aside.lock().unwrap(), [13]);
         assert_eq!(*written.lock().unwrap(), [vec![1], vec![2], vec![3]]);
         assert!(suspects.has(&13) && !suspects.has(&1));
-        // The lane goes on, with the poison among others.
+        // The lane continues even with the 13 among other numbers.
         for number in [4, 13, 5] {
             let (answer, answered) = oneshot::channel();
             queue.try_send((number, answer)).unwrap();

@@ -1,5 +1,4 @@
-//! Each second this process stamps that it listens. A process that stamps again after a silence writes a blind spell
-//! (ADR 025).
+//! Records each second that this process listens. If there was no record for a while, the next one writes a blind spell (ADR 025).
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,28 +15,28 @@ use crate::monitor::signal::incoming::Address;
 use crate::monitor::signal::ingest::Ingest;
 use crate::operation::duty::Duty;
 
-/// The time between two stamps.
+/// The time between two records ("stamps").
 const PAUSE: Duration = Duration::from_secs(1);
-/// How long others wait for a process that fell silent without signing off, unless it sets another time.
+/// How long other processes wait for one that fell silent without signing off, unless it sets another time.
 pub const PATIENCE: TimeDelta = TimeDelta::seconds(60);
 
-/// Writes this process's stamps.
+/// Writes the stamps of this process.
 pub struct Listening {
     store: Store,
     clock: Arc<dyn Clock>,
     ingest: Ingest,
     id: Uuid,
-    /// It has a spool, so it may hold signals.
+    /// True if the process has a spool, and may therefore hold signals.
     may_hold: bool,
     duty: Duty,
     patience: TimeDelta,
-    /// This process's last stamp. If the stamp of another process lies in the future, that process's clock may be
-    /// wrong. If our own does, our clock was set back.
+    /// The last stamp of this process. A stamp in the future means one of two things. If it is another process's, that process's clock may be wrong.
+    /// If it is our own, our clock was set back.
     last: Mutex<Option<DateTime<Utc>>>,
 }
 
 impl Listening {
-    /// Puts the parts together, for one process.
+    /// Makes the loop for one process.
     #[must_use]
     pub fn new(store: Store, clock: Arc<dyn Clock>, ingest: Ingest) -> Self {
         Self {
@@ -52,19 +51,19 @@ impl Listening {
         }
     }
 
-    /// Sets how long others wait for this process if it falls silent without signing off.
+    /// Sets how long other processes wait for this one if it falls silent without signing off.
     #[must_use]
     pub fn patience(self, patience: TimeDelta) -> Self {
         Self { patience, ..self }
     }
 
-    /// This process's id among the listeners.
+    /// Returns this process's id among the listeners.
     #[must_use]
     pub fn id(&self) -> Uuid {
         self.id
     }
 
-    /// What the loop reports of itself.
+    /// Returns the duty of the loop.
     #[must_use]
     pub fn duty(&self) -> &Duty {
         &self.duty
@@ -82,16 +81,16 @@ impl Listening {
             let stamped = self.stamp_once().await;
             self.duty.ended(&stamped);
             if let Err(error) = stamped {
-                tracing::debug!(error = %with_sources(&error), "could not say that this process listens");
+                tracing::debug!(error = %with_sources(&error), "could not record that this process listens");
             }
         }
     }
 
-    /// Stamps once. Returns the blind spell that the stamp ended, if any. Does not stamp while a loop that signals need
-    /// has failed: a process that refuses signals does not listen.
+    /// Writes one stamp. Returns the blind spell that the stamp ended, if any. Writes no stamp while a loop that signals depend on has failed: a
+    /// process that refuses signals does not listen.
     ///
     /// # Errors
-    /// If the database is away.
+    /// If the database cannot be reached.
     pub async fn stamp_once(&self) -> StoreResult<Option<BlindSpell>> {
         if !self.ingest.health().is_well() {
             return Ok(None);
@@ -119,7 +118,7 @@ impl Listening {
         if let Some(spell) = spell {
             listener::wait_again(&mut tx, spell.started_at, now + self.patience).await?;
         } else if let Some(own) = said.own.filter(|_| is_blind(said.own, now)) {
-            // Other processes listened: only this process's clients may have gone unheard.
+            // Other processes listened, so only the clients of this process may have been refused.
             let covered = BlindSpell {
                 started_at: own + BLIND_AFTER,
                 ended_at: now - BLIND_AFTER,
@@ -134,21 +133,23 @@ impl Listening {
             let seconds = (spell.ended_at - spell.started_at).num_milliseconds() as f64 / 1_000.0;
             tracing::warn!(
                 spell.started_at = %spell.started_at, seconds,
-                "not everybody listened for a while: deadlines of that time are moved"
+                "a process did not listen for a while; deadlines that passed in that time are moved"
             );
         }
         tx.commit().await?;
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
         if is_stepped_back {
-            tracing::warn!("the clock was stepped back: what was noted in times to come counts from now");
+            tracing::warn!(
+                "the clock was stepped back: times that now lie in the future count as the present"
+            );
         }
         Ok(spell)
     }
 
-    /// This process stops. Others need not wait for it, unless its spool holds signals.
+    /// Signs this process off. Other processes need not wait for it, unless its spool still has signals.
     ///
     /// # Errors
-    /// If the database is away. Then others wait for this process, which may hold signals.
+    /// If the database cannot be reached. Other processes then wait for this one, because it may hold signals.
     pub async fn sign_off(&self) -> StoreResult<()> {
         if self.ingest.spooled() > 0 || !self.ingest.fresh_aside().is_empty() {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Whether Deadbeat itself works: the state of its loops, for readiness, metrics and another watcher.
+//! Whether Deadbeat itself works: the state of its loops, for readiness, metrics and another monitoring service.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -17,10 +17,10 @@ use crate::operation::duty::Duties;
 use crate::operation::retention;
 use crate::operation::supervisor::Health;
 
-/// A last pass of a loop older than this means that the loop does not work.
+/// A loop whose last pass is older than this does not work.
 const STALE: TimeDelta = TimeDelta::seconds(10);
 
-/// The state of the loops. Cheap to clone.
+/// The state of the loops. Clones are cheap.
 #[derive(Debug, Clone, Default)]
 pub struct Selfwatch {
     inner: Arc<Inner>,
@@ -28,13 +28,13 @@ pub struct Selfwatch {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Whether this process runs the evaluator.
+    /// True if this process runs the evaluator.
     evaluates: bool,
-    /// Set when this process runs the delivery loop.
+    /// The counters of the delivery loop, if this process runs it.
     deliveries: Option<Arc<DeliveryFigures>>,
-    /// All loops, and what each has to do.
+    /// The duties of all loops.
     duties: Duties,
-    /// The loops that signals need.
+    /// The health of the loops that signals depend on.
     health: OnceLock<Health>,
     /// In microseconds since the epoch. 0: never.
     last_turn: AtomicI64,
@@ -50,36 +50,36 @@ struct Inner {
     looked: Mutex<Option<(Instant, Option<Pulse>)>>,
 }
 
-/// This process's sweeps since its start.
+/// The sweeps of this process since its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SweepFigures {
-    /// Number of sweeps that ended.
+    /// The number of completed sweeps.
     pub count: u64,
-    /// The time spent in them.
+    /// The time spent in sweeps.
     pub spent: Duration,
-    /// Number of rows that they read.
+    /// The number of rows that sweeps read.
     pub rows: u64,
 }
 
 /// Whether this process can do its work, and the state of the whole deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Readiness {
-    /// The database answers.
+    /// True if the database answers.
     pub database: bool,
-    /// Why this process cannot use its database yet. None: it can.
+    /// Why this process cannot use its database yet, or `None` if it can.
     pub preparing: Option<&'static str>,
-    /// The evaluator's last sweep is recent. None: this process does not evaluate.
+    /// True if the evaluator's last sweep is recent. `None`: this process does not evaluate.
     pub evaluator: Option<bool>,
-    /// The delivery loop's last pass is recent. None: this process does not deliver.
+    /// True if the delivery loop's last pass is recent. `None`: this process does not deliver.
     pub delivery: Option<bool>,
-    /// Loops that signals need and that do not work.
+    /// Broken loops that signals depend on.
     pub failed_loops: Vec<String>,
     /// When this process last swept.
     pub last_sweep_at: Option<DateTime<Utc>>,
     /// When this process last sent a delivery.
     pub last_delivery_at: Option<DateTime<Utc>>,
-    /// The state of all processes together. None: the database is away. This is information only: the failure of other
-    /// processes is no reason to take this one out of rotation.
+    /// The state of all processes together, or `None` if the database cannot be reached. For information only: the failure of other processes is no
+    /// reason to take this one out of rotation.
     pub pulse: Option<Pulse>,
 }
 
@@ -94,7 +94,7 @@ fn is_recent(at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> bool {
 }
 
 impl Readiness {
-    /// Whether everything that this process runs works.
+    /// Returns true if all parts that this process runs work.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         let loops_work =
@@ -102,15 +102,15 @@ impl Readiness {
         self.database && loops_work
     }
 
-    /// Why it is not ready, in words that anybody may read.
+    /// Returns why the process is not ready, in words that anybody may read.
     #[must_use]
     pub fn reason(&self) -> Option<&'static str> {
         let passed = |ok: bool, reason: &'static str| (!ok).then_some(reason);
         self.preparing
-            .or(passed(self.database, "the database is away"))
+            .or(passed(self.database, "the database cannot be reached"))
             .or(passed(
                 self.failed_loops.is_empty(),
-                "a loop that signals need does not work",
+                "a loop that signals depend on does not work",
             ))
             .or(passed(
                 self.evaluator != Some(false),
@@ -118,30 +118,30 @@ impl Readiness {
             ))
             .or(passed(
                 self.delivery != Some(false),
-                "the delivery loop has not passed for ten seconds",
+                "the delivery loop has not completed a pass for ten seconds",
             ))
     }
 
-    /// When any process last swept, as far as this process knows.
+    /// Returns when any process last swept, as far as this process knows.
     #[must_use]
     pub fn any_sweep_at(&self) -> Option<DateTime<Utc>> {
         self.last_sweep_at
             .max(self.pulse.and_then(|pulse| pulse.last_sweep_at))
     }
 
-    /// Whether some process has judged lately.
+    /// Returns true if some process has judged recently.
     #[must_use]
     pub fn has_judged(&self, now: DateTime<Utc>) -> bool {
         is_recent(self.any_sweep_at(), now)
     }
 
-    /// Why silence is not judged now although evaluators run, as far as this process knows.
+    /// Returns why silence is not judged at the moment although evaluators run, as far as this process knows.
     #[must_use]
     pub fn hold(&self, now: DateTime<Utc>) -> Option<Hold> {
         self.pulse.and_then(|pulse| pulse.hearing.hold(now))
     }
 
-    /// Whether some process judges silence.
+    /// Returns true if some process judges silence.
     #[must_use]
     pub fn is_judging(&self, now: DateTime<Utc>) -> bool {
         self.has_judged(now) && self.hold(now).is_none()
@@ -149,7 +149,7 @@ impl Readiness {
 }
 
 impl Selfwatch {
-    /// For a process that runs these loops.
+    /// Makes the state for a process that runs these loops.
     #[must_use]
     pub fn new(evaluates: bool, deliveries: Option<Arc<DeliveryFigures>>) -> Self {
         let inner = Inner {
@@ -162,26 +162,26 @@ impl Selfwatch {
         }
     }
 
-    /// What the loops of this process have to do, and how they do it.
+    /// Returns the duties of this process's loops.
     #[must_use]
     pub fn duties(&self) -> &Duties {
         &self.inner.duties
     }
 
-    /// Also watches the loops that signals need.
+    /// Adds the health of the loops that signals depend on.
     pub fn attend(&self, health: Health) {
         // A second call would mean a second `Ingest` in one process, which does not happen.
         let _ = self.inner.health.set(health);
     }
 
-    /// Notes that the evaluator's loop turned. It may not have been allowed to judge.
+    /// Records a turn of the evaluator's loop, even if the turn may not judge.
     pub fn turned(&self, now: DateTime<Utc>) {
         self.inner
             .last_turn
             .store(now.timestamp_micros(), Ordering::Relaxed);
     }
 
-    /// Notes that a sweep goes on or has ended.
+    /// Records that a sweep continues or has ended.
     pub fn swept(&self, now: DateTime<Utc>) {
         self.turned(now);
         self.inner
@@ -189,7 +189,7 @@ impl Selfwatch {
             .store(now.timestamp_micros(), Ordering::Relaxed);
     }
 
-    /// Notes that a sweep ended, its duration and its rows.
+    /// Records the duration and the rows of an ended sweep.
     pub fn sweep_took(&self, spent: Duration, rows: usize) {
         let micros = u64::try_from(spent.as_micros()).unwrap_or(u64::MAX);
         self.inner.sweeps.fetch_add(1, Ordering::Relaxed);
@@ -197,7 +197,7 @@ impl Selfwatch {
         self.inner.rows_swept.fetch_add(rows as u64, Ordering::Relaxed);
     }
 
-    /// The sweeps since the start.
+    /// Returns the figures of the sweeps since the start.
     #[must_use]
     pub fn sweeps(&self) -> SweepFigures {
         SweepFigures {
@@ -217,31 +217,31 @@ impl Selfwatch {
         self.inner.silent.fetch_add(silent as u64, Ordering::Relaxed);
     }
 
-    /// Number of monitors and Beats that this process found silent since its start.
+    /// Returns the number of monitors and Beats that this process has found silent since its start.
     #[must_use]
     pub fn found_silent(&self) -> u64 {
         self.inner.silent.load(Ordering::Relaxed)
     }
 
-    /// Number of rows put aside since the start.
+    /// Returns the number of rows put aside since the start.
     #[must_use]
     pub fn rows_put_aside(&self) -> u64 {
         self.inner.put_aside.load(Ordering::Relaxed)
     }
 
-    /// Counters of this process's retention.
+    /// Returns the counters of this process's retention.
     #[must_use]
     pub fn retention(&self) -> &Arc<retention::Figures> {
         &self.inner.retention
     }
 
-    /// When this process last swept.
+    /// Returns when this process last swept.
     #[must_use]
     pub fn last_sweep_at(&self) -> Option<DateTime<Utc>> {
         instant(&self.inner.last_sweep)
     }
 
-    /// Whether this process can do its work.
+    /// Checks whether this process can do its work.
     pub async fn readiness(&self, reader: &Reader, now: DateTime<Utc>) -> Readiness {
         let last_sweep_at = self.last_sweep_at();
         let deliveries = self.inner.deliveries.as_ref();
@@ -261,8 +261,7 @@ impl Selfwatch {
         }
     }
 
-    /// Checks the database. Callers that come while a check is under way share the next one: all of them take one
-    /// connection.
+    /// Checks the database. Callers that arrive during a check share the next one, so that all of them use one connection.
     async fn pulse(&self, reader: &Reader, now: DateTime<Utc>) -> Option<Pulse> {
         let asked_at = Instant::now();
         let mut looked = self.inner.looked.lock().await;
@@ -279,7 +278,7 @@ impl Selfwatch {
         }
     }
 
-    /// The backlog of the loops. None: the database is away.
+    /// Returns the backlog of the loops, or `None` if the database cannot be reached.
     pub async fn backlog(&self, reader: &Reader, now: DateTime<Utc>) -> Option<Backlog> {
         deadbeat_store::operation::stats::backlog(reader, now).await.ok()
     }

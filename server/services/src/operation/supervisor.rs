@@ -1,4 +1,4 @@
-//! Starts the loops, restarts them if they fail, and drains them when the server stops.
+//! Starts the loops, restarts them after failures, and drains them when the server stops.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -11,25 +11,25 @@ use tokio_util::sync::CancellationToken;
 
 use crate::operation::duty::Duty;
 
-/// The pause before a loop that ended unordered is restarted.
+/// The pause before a loop that ended without an order is restarted.
 const AGAIN: Duration = Duration::from_secs(1);
 /// A failed loop counts as working again once it has run for this long. A loop that fails with each signal never does.
 const STEADY: Duration = Duration::from_secs(2);
 
-/// The loops of this process that have failed and do not work again yet. Cheap to clone.
+/// The loops of this process that have failed and do not work again yet. Clones are cheap.
 #[derive(Debug, Clone, Default)]
 pub struct Health {
     failed: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Health {
-    /// The names of the loops that have failed.
+    /// Returns the names of the loops that have failed.
     #[must_use]
     pub fn failed(&self) -> Vec<String> {
         self.names(|failed| failed.iter().cloned().collect())
     }
 
-    /// Whether every loop works.
+    /// Returns true if every loop works.
     #[must_use]
     pub fn is_well(&self) -> bool {
         self.names(|failed| failed.is_empty())
@@ -40,7 +40,7 @@ impl Health {
     }
 }
 
-/// Like [`keep_running`], for a loop that begins when the gate opens.
+/// Like [`keep_running`], for a loop that starts when the gate opens.
 pub fn keep_running_behind<F, L>(
     gate: &Gate,
     duty: impl Into<Duty>,
@@ -57,13 +57,12 @@ where
             () = stop.cancelled() => return,
             () = gate.opened() => {}
         }
-        // Dropping this task does not end the loop: only its token does.
+        // Dropping this task does not end the loop. Only the loop's token does.
         let _ = keep_running(duty, stop, start).await;
     })
 }
 
-/// Runs a loop until its token orders it to stop. Reports a loop that panics, and restarts it: one bug must not silence
-/// the rest.
+/// Runs a loop until its token is cancelled. Logs a panic of the loop and restarts it, so that one bug does not stop the other loops.
 pub fn keep_running<F, L>(duty: impl Into<Duty>, stop: CancellationToken, start: F) -> JoinHandle<()>
 where
     F: Fn(CancellationToken) -> L + Send + 'static,
@@ -72,7 +71,7 @@ where
     keep_working(duty.into(), Health::default(), stop, start)
 }
 
-/// Runs a loop as [`keep_running`] does, and notes in `health` and in its duty when it does not work.
+/// Runs a loop like [`keep_running`], and records in `health` and in its duty when the loop does not work.
 pub fn keep_working<F, L>(duty: Duty, health: Health, stop: CancellationToken, start: F) -> JoinHandle<()>
 where
     F: Fn(CancellationToken) -> L + Send + 'static,
@@ -93,8 +92,8 @@ where
             };
             match ended {
                 Ok(()) if stop.is_cancelled() => return,
-                Ok(()) => tracing::error!(name, "a loop ended by itself; it is started again"),
-                Err(error) => tracing::error!(name, %error, "a loop failed; it is started again"),
+                Ok(()) => tracing::error!(name, "a loop ended by itself and is restarted"),
+                Err(error) => tracing::error!(name, %error, "a loop failed and is restarted"),
             }
             health.names(|failed| failed.insert(name.clone()));
             duty.failed();

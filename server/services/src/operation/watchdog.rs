@@ -1,7 +1,6 @@
-//! Reports to another watcher: a ping URL of another Deadbeat, or of any such service. It is called only while
-//! everything here works.
+//! Reports to another monitoring service by a ping URL, which may belong to another Deadbeat. It reports only while everything here works.
 //!
-//! A process that hangs cannot report that. The other service notices its silence.
+//! A process that hangs cannot report its own fault, but the other service notices the silence.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,11 +18,10 @@ use crate::operation::selfwatch::Selfwatch;
 
 /// The time between two reports.
 const PERIOD: Duration = Duration::from_secs(30);
-/// A deadline or a delivery that has waited longer than this shows that the work is not done, whatever the loops
-/// report.
+/// A deadline or a delivery that has waited for longer than this shows that the work is not done, whatever the loops report.
 const BEHIND: TimeDelta = TimeDelta::minutes(2);
 
-/// Reports to another watcher.
+/// The loop that reports to the other service.
 pub struct Watchdog {
     url: String,
     outbound: Outbound,
@@ -34,7 +32,7 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// Puts the parts together.
+    /// Makes the loop.
     #[must_use]
     pub fn new(
         url: String,
@@ -53,7 +51,7 @@ impl Watchdog {
         }
     }
 
-    /// What the loop reports of itself.
+    /// Returns the duty of the loop.
     #[must_use]
     pub fn duty(&self) -> &Duty {
         &self.duty
@@ -62,12 +60,12 @@ impl Watchdog {
     /// Reports every half minute until `stop`.
     pub async fn run(&self, stop: CancellationToken) {
         loop {
-            // The URL is a secret, so do not log it.
+            // The log must not contain the URL, which is a secret.
             let reported = self.report_once().await;
             self.duty.ended(&reported);
             match reported {
                 Ok(()) => {}
-                Err(why) => tracing::warn!(why, "not reported to the other watcher"),
+                Err(why) => tracing::warn!(why, "no report was sent to the other monitoring service"),
             }
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -79,7 +77,7 @@ impl Watchdog {
     /// Reports once.
     ///
     /// # Errors
-    /// Why there was no report: something here does not work, or the other watcher refused it.
+    /// Why there was no report: a part of this server does not work, or the other service refused the report.
     pub async fn report_once(&self) -> Result<(), String> {
         let now = self.clock.now();
         let readiness = self.selfwatch.readiness(&self.reader, now).await;
@@ -98,16 +96,16 @@ impl Watchdog {
         if backlog.overdue_delivery.is_some_and(|at| now - at > BEHIND) {
             return Err("the delivery loop is behind".to_owned());
         }
-        // While no process listens, no deadline is judged, however well the loops turn.
+        // While no process listens, no deadline is judged, however well the loops run.
         if is_blind(readiness.pulse.and_then(|pulse| pulse.hearing.last_stamp), now) {
-            return Err("nobody listens".to_owned());
+            return Err("no process listens".to_owned());
         }
         if !readiness.has_judged(now) {
-            return Err("nobody sweeps".to_owned());
+            return Err("no process sweeps".to_owned());
         }
         match self.outbound.post(&self.url, HeaderMap::new(), Vec::new()).await {
             Ok(answer) if (200..300).contains(&answer.status) => Ok(()),
-            Ok(answer) => Err(format!("the other watcher answered {}", answer.status)),
+            Ok(answer) => Err(format!("the other monitoring service answered {}", answer.status)),
             Err(error) => Err(error.to_string()),
         }
     }

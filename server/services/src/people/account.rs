@@ -1,4 +1,4 @@
-//! Accounts: create, sign in, sign out. There is no sign-up from outside.
+//! Accounts: create, sign in, sign out. Visitors cannot create accounts.
 
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
@@ -20,14 +20,14 @@ use crate::{ServiceError, Services, secret};
 
 /// How long a session lasts.
 pub const SESSION: TimeDelta = TimeDelta::days(14);
-/// The shortest password.
+/// The fewest characters of a password.
 const PASSWORD_CHARS: usize = 10;
-/// The longest password, in bytes. Nobody has a longer one.
+/// The most bytes of a password. No account has a longer one.
 const PASSWORD_BYTES: usize = 1_000;
 /// How long a sign-in waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Hashes and verifies passwords off the async threads, two at a time: each costs 19 MiB and about 25 ms of a core.
+/// Hashes and verifies passwords outside the async threads, two at a time: each needs 19 MiB and about 25 ms of CPU time.
 #[derive(Debug, Clone)]
 pub struct Passwords {
     turns: Arc<Semaphore>,
@@ -53,7 +53,7 @@ impl Passwords {
         .ok_or(ServiceError::Busy)
     }
 
-    /// Verifies a password. Takes as long for an unknown account as for a known one, so that the time tells nothing.
+    /// Verifies a password. Takes equally long for an unknown account, so that the time reveals nothing.
     async fn verify(&self, password: String, stored: Option<String>) -> Result<bool, ServiceError> {
         self.work(move || {
             static NOBODY: OnceLock<String> = OnceLock::new();
@@ -98,7 +98,7 @@ impl Passwords {
 /// Creates an account.
 ///
 /// # Errors
-/// If the address is invalid or taken, the password is too short, or the database is away.
+/// If the address is invalid or taken, the password is too short, or the database cannot be reached.
 pub async fn create(services: &Services, email: &str, password: &str) -> Result<Account, ServiceError> {
     let (account, hash) = fresh(services, email, password).await?;
     let mut tx = services.store.begin().await?;
@@ -107,7 +107,7 @@ pub async fn create(services: &Services, email: &str, password: &str) -> Result<
     Ok(account)
 }
 
-/// A checked account that is not stored yet, and its password's hash.
+/// Validates a new account and hashes its password. Stores nothing.
 pub(crate) async fn fresh(
     services: &Services,
     email: &str,
@@ -139,7 +139,7 @@ pub(crate) async fn fresh(
     Ok((account, hash))
 }
 
-/// Creates an account in the caller's transaction.
+/// Inserts an account in the caller's transaction.
 pub(crate) async fn insert(
     tx: &mut Tx,
     account: &Account,
@@ -162,17 +162,17 @@ pub(crate) async fn insert(
 pub enum SignIn {
     /// The session's secret, for a cookie.
     Accepted(String),
-    /// The address is unknown, or the password is wrong. The answer does not tell which.
+    /// The address is unknown, or the password is wrong. The answer does not reveal which.
     Refused,
-    /// Too many wrong attempts: how long to wait.
+    /// There were too many wrong passwords; with the time to wait.
     TooSoon(TimeDelta),
 }
 
-/// Signs in. `client`: the address that the attempt comes from, by which wrong attempts are counted
+/// Signs in. `client` is the address from which the attempt comes. Wrong passwords are counted by this address
 /// ([`deadbeat_domain::people::guessing`]).
 ///
 /// # Errors
-/// If too many sign in at once, or the database is away.
+/// If too many people sign in at once, or the database cannot be reached.
 pub async fn sign_in(
     services: &Services,
     email: &str,
@@ -182,7 +182,7 @@ pub async fn sign_in(
     let now = services.now();
     let email = email.trim().to_lowercase();
     let address = client.map(|client| client.to_string());
-    // PostgreSQL refuses NUL in a text, and nobody can have such an address.
+    // PostgreSQL refuses a NUL in a text, and no account can have such an address.
     let is_possible = is_email(&email) && password.len() <= PASSWORD_BYTES;
     let is_known = match &address {
         Some(address) if is_possible => {
@@ -220,7 +220,7 @@ pub async fn sign_in(
     }
 }
 
-/// An address as a number, as a key for counters.
+/// Converts an address to a number, as a key for counters.
 fn address_key(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
@@ -228,7 +228,7 @@ fn address_key(address: IpAddr) -> u128 {
     }
 }
 
-/// The account of a mail address, and whether the password is correct. Takes as long without an account.
+/// Returns the account of a mail address, and whether the password is correct. Takes equally long without an account.
 async fn check(
     services: &Services,
     email: Option<&str>,
@@ -239,7 +239,7 @@ async fn check(
         None => None,
     };
     let (account, stored) = found.map_or((None, None), |(account, stored)| (Some(account), Some(stored)));
-    // A longer password is not hashed.
+    // Do not hash a longer password.
     let password = if password.len() <= PASSWORD_BYTES {
         password
     } else {
@@ -273,10 +273,10 @@ async fn begin_session(
     Ok(session)
 }
 
-/// The account of a session.
+/// Returns the account of a session.
 ///
 /// # Errors
-/// If the database is away.
+/// If the database cannot be reached.
 pub async fn of_session(services: &Services, session: &str) -> Result<Option<Account>, ServiceError> {
     let found = deadbeat_store::people::account::by_session(
         &services.reader(),
@@ -287,10 +287,10 @@ pub async fn of_session(services: &Services, session: &str) -> Result<Option<Acc
     Ok(found)
 }
 
-/// Signs out.
+/// Ends a session.
 ///
 /// # Errors
-/// The database is away.
+/// If the database cannot be reached.
 pub async fn sign_out(services: &Services, session: &str) -> Result<(), ServiceError> {
     let mut tx = services.store.begin().await?;
     deadbeat_store::people::account::delete_session(&mut tx, &secret::digest(session)).await?;

@@ -21,13 +21,13 @@ use crate::people::quota::spend;
 use crate::people::security_log::{OnceAMinute, TARGET, shown};
 use crate::{ServiceError, Services, feed, secret};
 
-/// Keys whose last use was written.
+/// Limits how often the last use of a key is written.
 static TOUCHED: LazyLock<OnceAMinute> = LazyLock::new(OnceAMinute::default);
 
-/// Issues a key. The key itself is in no table: it is shown this once.
+/// Issues a key. No table contains the key itself, so only this answer shows it.
 ///
 /// # Errors
-/// Refused, an invalid name, too many keys (at all, or today), or the database is away.
+/// If the access does not allow this, the name is invalid, the project has too many keys or issued too many today, or the database cannot be reached.
 pub async fn issue(
     services: &Services,
     access: &Access,
@@ -40,7 +40,7 @@ pub async fn issue(
     let issued = issue_in(&mut tx, project, name, scope, now).await?;
     let a_day = services.quotas.settings().api_keys_per_day;
     spend(&mut tx, &Counted::ApiKeys(project), a_day, now).await?;
-    // Behind the quota, whose lock keeps others from counting meanwhile.
+    // Count after taking the quota, whose lock stops other transactions from counting at the same time.
     if deadbeat_store::people::api_key::count(&mut tx, project).await? > limits::PROJECT_API_KEYS {
         return Err(ServiceError::Limit {
             what: "API keys",
@@ -89,7 +89,7 @@ pub(crate) async fn issue_in(
 /// Revokes a key for good. A key may revoke itself.
 ///
 /// # Errors
-/// Refused, not found, or the database is away.
+/// If the access does not allow this, the key does not exist, or the database cannot be reached.
 pub async fn revoke(services: &Services, access: &Access, id: ApiKeyId) -> Result<(), ServiceError> {
     let project = access.may(Action::ManageKeys)?;
     let mut tx = services.store.begin().await?;
@@ -113,7 +113,7 @@ pub async fn revoke(services: &Services, access: &Access, id: ApiKeyId) -> Resul
     }
 }
 
-/// The key that acted, for the security log.
+/// Returns the key that acted, for the security log.
 fn by_key(access: &Access) -> Option<DisplayValue<ApiKeyId>> {
     match access.actor() {
         Actor::Key { id, .. } => Some(display(id)),
@@ -121,7 +121,7 @@ fn by_key(access: &Access) -> Option<DisplayValue<ApiKeyId>> {
     }
 }
 
-/// The account that acted, for the security log.
+/// Returns the account that acted, for the security log.
 fn by_account(access: &Access) -> Option<DisplayValue<AccountId>> {
     match access.actor() {
         Actor::Account { id, .. } => Some(display(id)),
@@ -129,35 +129,35 @@ fn by_account(access: &Access) -> Option<DisplayValue<AccountId>> {
     }
 }
 
-/// Why a request with a key is not served. Each dialect answers it in its own shape.
+/// Why the server refuses a request's key. Each dialect answers in its own format.
 #[derive(Debug, Error)]
 pub enum Denied {
-    /// The request carries no key.
-    #[error("no key came with the request")]
+    /// The request has no key.
+    #[error("the request has no key")]
     Missing,
     /// No project has this key, or it was revoked.
     #[error("no project has this key, or it was revoked")]
     Unknown,
-    /// The key's scope does not allow it.
+    /// The key's scope does not allow this action.
     #[error("{refusal} (the key begins with {prefix})")]
     Refused {
-        /// What is missing.
+        /// The missing permission.
         refusal: Refusal,
         /// The key.
         key: ApiKeyId,
-        /// The first characters of the key, so that a person knows which one it was.
+        /// The first characters of the key, so that a person recognizes the key.
         prefix: String,
     },
-    /// The database.
+    /// An error of the database.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// The access of whoever presented a key, when the key may do this. Notes the key's use, once a minute at most, and a refusal in the
-/// security log. `client` is where the request came from.
+/// Returns the access of a presented key if the key allows this action. Records the key's use, at most once a minute. Logs a refusal in the security
+/// log. `client` is the address from which the request comes.
 ///
 /// # Errors
-/// No key, an unknown or revoked one, one whose scope does not allow it, or the database is away.
+/// If there is no key, the key is unknown or revoked, its scope does not allow the action, or the database cannot be reached.
 pub async fn authorise(
     services: &Services,
     presented: Option<&str>,
@@ -180,7 +180,7 @@ pub async fn authorise(
     }
 }
 
-/// The stored key of a presented one; None: there is none, or it is revoked. Notes its use, once a minute at most.
+/// Returns the stored key, or `None` if it does not exist or is revoked. Records its use, at most once a minute.
 async fn find(services: &Services, presented: &str) -> StoreResult<Option<ApiKey>> {
     if !key::is_plausible(presented) {
         return Ok(None);
@@ -193,7 +193,7 @@ async fn find(services: &Services, presented: &str) -> StoreResult<Option<ApiKey
     if found
         .last_used_at
         .is_none_or(|at| now - at >= TimeDelta::minutes(1))
-        // A burst of requests does not write the same last use many times.
+        // A burst of requests must not write the same last use many times.
         && TOUCHED.is_first(found.id.0.as_u128(), now)
     {
         let mut tx = services.store.begin().await?;
@@ -203,9 +203,9 @@ async fn find(services: &Services, presented: &str) -> StoreResult<Option<ApiKey
     Ok(Some(found))
 }
 
-/// Notes that a key was used for what its scope does not allow.
+/// Logs that a key was used for an action that its scope does not allow.
 fn note_refusal(services: &Services, key: &ApiKey, action: Action, client: Option<IpAddr>) {
     if services.refusals.is_first(key.id.0.as_u128(), services.now()) {
-        tracing::warn!(target: TARGET, action = "scope_refused", project.id = %key.project_id, key.id = %key.id, scope = key.scope.as_str(), permission = action.name(), wanted = action.least_scope().map(Scope::as_str), address = shown(client), "a key was used for what it may not do");
+        tracing::warn!(target: TARGET, action = "scope_refused", project.id = %key.project_id, key.id = %key.id, scope = key.scope.as_str(), permission = action.name(), wanted = action.least_scope().map(Scope::as_str), address = shown(client), "a key was used for an action that its scope does not allow");
     }
 }

@@ -1,9 +1,7 @@
-//! Counts wrong passwords in this process's memory. Several processes together allow as many times more, and a restart
-//! forgets.
+//! Counts wrong passwords in this process's memory. Several processes together therefore allow that many times more, and a restart resets the counts.
 //!
-//! That is enough against guessing, since each attempt also costs an Argon2 hash, of which two run at a time. The
-//! database keeps the addresses from which an account signed in ([`deadbeat_store::people::account::is_known_at`]): no
-//! restart makes an owner a stranger.
+//! This suffices against guessing, because each attempt also costs an Argon2 hash, and only two of them run at once. The database keeps the addresses
+//! from which an account has signed in ([`deadbeat_store::people::account::is_known_at`]), so that an owner's address stays known after a restart.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -13,36 +11,36 @@ use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::people::guessing::{ACCOUNT, ADDRESS, KNOWN_PAIR, PAIR};
 use deadbeat_domain::people::rate::{Bucket, Rate};
 
-/// The most buckets that are kept at a time.
+/// The most buckets that are kept at once.
 const BUCKETS: usize = 30_000;
-/// Longer mail addresses are nobody's. They are cut, so that they do not fill the memory.
+/// No account has a longer mail address. Longer ones are cut, so that they do not fill the memory.
 const EMAIL_CHARS: usize = 200;
 
-/// The subject whose attempts are counted.
+/// What an attempt counts against.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Key {
     Pair(String, Option<IpAddr>),
     Address(Option<IpAddr>),
-    /// A mail address, with or without an account: the answer must not tell which.
+    /// A mail address, with or without an account: the answer must not reveal which.
     Account(String),
 }
 
-/// An attempt under way. It is taken back if the password is correct.
+/// A counted attempt. It is given back if the password is correct.
 #[derive(Debug)]
 pub(crate) struct Try(Vec<(Key, Rate)>);
 
-/// Counts wrong attempts. Cheap to clone.
+/// Counts wrong attempts. Clones are cheap.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Guesses {
     buckets: Arc<Mutex<HashMap<Key, (Bucket, Rate)>>>,
 }
 
 impl Guesses {
-    /// Counts an attempt before it is made, so that many at once cannot all pass. `is_known`: the account has signed in
-    /// from this address lately.
+    /// Counts an attempt before it is made, so that many simultaneous attempts cannot all pass. `is_known` is true if the account has recently signed
+    /// in from this address.
     ///
     /// # Errors
-    /// If there were too many. Then nothing is counted; the error is how long to wait.
+    /// If there were too many attempts. Then nothing is counted, and the error is the time to wait.
     pub(crate) fn take(
         &self,
         email: &str,
@@ -69,7 +67,7 @@ impl Guesses {
             let (bucket, known_rate) = buckets
                 .entry(key.clone())
                 .or_insert_with(|| (Bucket::full(rate, now), *rate));
-            // The pair has just become known, or is no longer known.
+            // Whether the address is known may have changed since the last attempt.
             *known_rate = *rate;
             match bucket.take(rate, 1.0, now) {
                 Ok(()) => taken += 1,
@@ -86,12 +84,12 @@ impl Guesses {
         Err(wait)
     }
 
-    /// Takes back an attempt that was not wrong.
+    /// Gives back an attempt with a correct password.
     pub(crate) fn give_back(&self, tried: &Try) {
         give_back(&mut self.buckets(), &tried.0);
     }
 
-    /// A panic while the lock was held leaves valid counts behind.
+    /// Locks the counts. They stay valid even if a thread panicked while it held the lock.
     fn buckets(&self) -> MutexGuard<'_, HashMap<Key, (Bucket, Rate)>> {
         self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -105,8 +103,8 @@ fn give_back(buckets: &mut HashMap<Key, (Bucket, Rate)>, keys: &[(Key, Rate)]) {
     }
 }
 
-/// Drops buckets that are full again. In a flood of made-up names, also drops the names' buckets, since the flood's
-/// addresses have buckets, too.
+/// Drops buckets that are full again. In a flood of made-up names, also drops the buckets of names, because the buckets of addresses still limit the
+/// flood.
 fn make_room(buckets: &mut HashMap<Key, (Bucket, Rate)>, now: DateTime<Utc>) {
     if buckets.len() < BUCKETS - 3 {
         return;
@@ -188,7 +186,7 @@ mod tests {
             .count();
         assert_eq!((by_account, by_address), (30, 30));
 
-        // At a known address, neither limit holds the account up.
+        // At a known address, neither limit delays the account.
         guesses
             .take("ada@example.org", ip("192.0.2.1"), true, start())
             .unwrap();

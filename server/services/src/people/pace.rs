@@ -1,5 +1,5 @@
-//! Paces work that one project may ask for without end. Its pieces run one after the other, with pauses. So they take a
-//! part of one core, however many are asked for (DESIGN, invariant 4).
+//! Slows down work that one project could request without end. Its pieces run one after the other, with pauses. They therefore use only a part of one
+//! core, however many are requested (DESIGN, invariant 4).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,30 +10,30 @@ use tokio::sync::Semaphore;
 
 use crate::ServiceError;
 
-/// The longest sum of pauses within a piece: a client waits for its answer, and the SDK waits only two seconds.
+/// The most time that the pauses within a piece take: a client waits for the answer, and the SDK waits only two seconds.
 const PAUSES_WITHIN: Duration = Duration::from_secs(1);
-/// The longest pause after a piece: the work may have waited for another project's fault.
+/// The longest pause after a piece: the piece may only have taken long because of another project.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// The most requests of one project that wait for one kind of work. Each holds its body of up to 100 kB.
+/// The most requests of one project that wait for one kind of work. Each keeps its body of up to 100 kB in memory.
 const QUEUE: usize = 500;
 /// How long a request waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Work that a project's keys may ask for again and again, and that takes the database long.
+/// Work that a project's keys may request repeatedly, and that takes the database long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Work {
     /// A ping creates its monitor.
     CreateMonitor,
-    /// Monitors are made to follow a Beat's schedule.
+    /// Monitors are changed to match a Beat's schedule.
     FollowSchedule,
-    /// A ping key snoozes: what waits is decided anew.
+    /// A ping key snoozes: which alerts wait is then decided again.
     Snooze,
 }
 
 impl Work {
-    /// How many times as long as the work the pause after it is. Measured beside a project that asks without end
-    /// (`scripts/soak -k neighbour`): the pings of another project take less than twice as long (p99), beside creations
-    /// and beside schedules whose senders wait for an answer.
+    /// Returns how many times longer than the work its pause is. Measured beside a project that sends requests without end (`scripts/soak -k
+    /// neighbour`): pings of another project take less than twice as long (p99). This holds beside creations, and beside schedules whose senders wait
+    /// for an answer.
     fn pauses(self) -> u32 {
         match self {
             Self::CreateMonitor | Self::Snooze => 8,
@@ -42,7 +42,7 @@ impl Work {
     }
 }
 
-/// Hands out the pieces. Cheap to clone.
+/// Gives out the pieces of work. Clones are cheap.
 #[derive(Debug, Clone)]
 pub(crate) struct Paces {
     turns: Arc<Turns<(ProjectId, Work)>>,
@@ -57,10 +57,10 @@ impl Default for Paces {
 }
 
 impl Paces {
-    /// Waits until the project may do the next piece of this work.
+    /// Waits until the project may begin the next piece of this work.
     ///
     /// # Errors
-    /// If too many requests wait, or its turn did not come in time.
+    /// If too many requests wait, or the request does not get its turn in time.
     pub(crate) async fn take(&self, project: ProjectId, work: Work) -> Result<Piece, ServiceError> {
         let turn = self.turns.take((project, work)).await.ok_or(ServiceError::Busy)?;
         Ok(Piece {
@@ -73,21 +73,20 @@ impl Paces {
     }
 }
 
-/// A piece of work under way. When it is dropped, the project's next piece begins after a pause. Other projects do not
-/// wait for that.
+/// A piece of work in progress. Dropping it starts a pause, after which the project's next piece may begin. Other projects do not wait for that.
 pub(crate) struct Piece {
     turn: Option<Turn>,
     work: Work,
-    /// When it began, or when its last pause ended.
+    /// When the piece began, or when its last pause ended.
     began: Instant,
-    /// The sum of the pauses made.
+    /// The total time of the pauses so far.
     paused: Duration,
-    /// The pauses that were put off until its end.
+    /// The pauses that are postponed until the piece ends.
     owed: Duration,
 }
 
 impl Piece {
-    /// Pauses within the work, if about `to_come` more pauses will follow: each gets its share of the time for them.
+    /// Pauses within the work if about `to_come` more pauses will follow. Each pause gets its share of the remaining time.
     pub(crate) async fn pause(&mut self, to_come: usize) {
         let due = self.due();
         let part = u32::try_from(to_come).unwrap_or(u32::MAX).saturating_add(1);
@@ -98,7 +97,7 @@ impl Piece {
         self.began = Instant::now();
     }
 
-    /// The pause that the work since the last one needs.
+    /// Returns the pause for the work since the last pause.
     fn due(&self) -> Duration {
         self.began.elapsed() * self.work.pauses()
     }
@@ -107,7 +106,7 @@ impl Piece {
 impl Drop for Piece {
     fn drop(&mut self) {
         let (turn, pause) = (self.turn.take(), (self.owed + self.due()).min(LONGEST_PAUSE));
-        // Pause even if the client went away: otherwise it could ask again at once.
+        // Pause even if the client disconnected: otherwise it could send its next request at once.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 tokio::time::sleep(pause).await;
@@ -128,10 +127,10 @@ mod tests {
         let paces = Paces::default();
         let (flood, other) = (ProjectId::generate(), ProjectId::generate());
         let mut piece = paces.take(flood, Work::CreateMonitor).await.unwrap();
-        // Pretend that it took a second: the longest pause follows.
+        // Pretend that the piece took a second, so that the longest pause follows.
         piece.began = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
         drop(piece);
-        // Let the task that the drop began have its turn.
+        // Let the task run that the drop has spawned.
         for _ in 0..10 {
             tokio::task::yield_now().await;
         }
@@ -144,7 +143,7 @@ mod tests {
                 "no wait"
             );
         }
-        // After short work the pause is short, and over when the next request waits for it.
+        // After short work the pause is short, and over when the next request waits.
         let other_piece = paces.take(other, Work::FollowSchedule).await.unwrap();
         drop(other_piece);
         paces.take(other, Work::FollowSchedule).await.unwrap();
@@ -160,7 +159,7 @@ mod tests {
         piece.paused = PAUSES_WITHIN;
         piece.began = Instant::now().checked_sub(Duration::from_millis(100)).unwrap();
 
-        // This returns at once: the pauses are used up.
+        // Returns at once, because the pauses are used up.
         piece.pause(0).await;
 
         assert_eq!(piece.paused, PAUSES_WITHIN);

@@ -16,22 +16,22 @@ use crate::people::api_key;
 use crate::people::security_log::TARGET;
 use crate::{ServiceError, Services, feed};
 
-/// A new project with its first keys, which are shown this once.
+/// A new project with its first keys. Only this answer contains them.
 pub struct Created {
     /// The project.
     pub project: Project,
-    /// May manage.
+    /// The key that may manage.
     pub api_key: String,
-    /// May look.
+    /// The key that may read.
     pub read_key: String,
-    /// May signal, and register what signals.
+    /// The key that may signal, and register the senders of signals.
     pub ping_key: String,
 }
 
-/// Creates a project with one key of each scope. Without an owner, the first account there is owns it.
+/// Creates a project with one key of each scope. Without an owner, the first account owns the project.
 ///
 /// # Errors
-/// An invalid name, or the database is away.
+/// If the name is invalid, or the database cannot be reached.
 pub async fn create(
     services: &Services,
     name: &str,
@@ -44,7 +44,7 @@ pub async fn create(
     Ok(created)
 }
 
-/// Creates a project as [`create`] does, in the caller's transaction.
+/// Creates a project like [`create`], in the caller's transaction.
 pub(crate) async fn create_in(
     tx: &mut Tx,
     name: &str,
@@ -89,10 +89,10 @@ pub(crate) async fn create_in(
     })
 }
 
-/// Changes a project's name, or after how many seconds open incidents are told again (`Some(None)`: never).
+/// Changes a project's name, or the seconds between reminders of open incidents (`Some(None)`: no reminders).
 ///
 /// # Errors
-/// Refused, not found, invalid fields, or the database is away.
+/// If the access does not allow this, the project does not exist, fields are invalid, or the database cannot be reached.
 pub async fn update(
     services: &Services,
     access: &Access,

@@ -1,7 +1,7 @@
-//! What one key or one project may use up: so that a leaked key is a nuisance, and not the end of everybody's disk.
+//! What one key or one project may use up. A leaked key is then a nuisance, but cannot fill everybody's disk.
 //!
-//! Rates are counted in this process's memory, for each ping key and each ping URL: several processes allow as many times more. What a
-//! window of time allows is counted in the database, by all processes together ([`spend`]).
+//! Rates are counted in this process's memory, for each ping key and each ping URL: several processes allow that many times more. Quotas for a
+//! stretch of time are counted in the database, by all processes together ([`spend`]).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,30 +15,30 @@ use foldhash::fast::RandomState;
 use crate::ServiceError;
 use crate::monitor::signal::incoming::Address;
 
-/// Keys and ping URLs that are counted at a time.
+/// The most ping keys and ping URLs that are counted at once.
 const SENDERS: usize = 100_000;
-/// Seconds of pings that may come at once: crontabs all fire at second 0.
+/// The size of a burst, in seconds of pings: crontabs all fire at second 0.
 const PING_BURST_SECONDS: f64 = 20.0;
-/// The part of a day's bytes of bodies that may come at once.
+/// The part of a day's bytes of bodies that may arrive in a burst.
 const BODY_BURST: f64 = 1.0 / 24.0;
-/// A whole body always fits, however small the quota.
+/// A whole body always fits, however small the quota is.
 const SMALLEST_BODY_BURST: f64 = deadbeat_domain::limits::PING_BODY_BYTES as f64;
 
 /// Limits that an operator may set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QuotaSettings {
-    /// Pings a second of one ping key, and of one ping URL, in the long run; 20 times as many at once.
+    /// Pings per second of one ping key, and of one ping URL, on average. A burst may have 20 times as many.
     pub pings_per_second: u32,
-    /// Bytes of ping bodies a day that are kept for one ping key, and for one ping URL; a 24th of them at once.
+    /// Bytes of ping bodies per day that the server keeps for one ping key, and for one ping URL. A burst may have a 24th of them.
     pub body_bytes_per_day: u64,
-    /// Monitors a day that the ping keys of one project may create.
+    /// Monitors per day that the ping keys of one project may create.
     pub created_monitors_per_day: u32,
-    /// API keys a day that one project may issue.
+    /// API keys per day that one project may issue.
     pub api_keys_per_day: u32,
 }
 
 impl Default for QuotaSettings {
-    /// A project of 10,000 monitors that all report each minute, with a kilobyte, needs a tenth of it.
+    /// 10,000 monitors that each report every minute with a kilobyte need a tenth of this.
     fn default() -> Self {
         Self {
             pings_per_second: 1_000,
@@ -49,7 +49,7 @@ impl Default for QuotaSettings {
     }
 }
 
-/// Counts what senders of pings use. Cheap to clone.
+/// Counts what senders of pings use up. Clones are cheap.
 #[derive(Debug, Clone)]
 pub struct Quotas {
     settings: QuotaSettings,
@@ -58,17 +58,17 @@ pub struct Quotas {
     senders: Arc<Mutex<HashMap<u128, Sender, RandomState>>>,
 }
 
-/// A ping key or a ping URL.
+/// The counts of a ping key or a ping URL.
 #[derive(Debug, Clone, Copy)]
 struct Sender {
     pings: Bucket,
     bodies: Bucket,
 }
 
-/// A ping of a sender that has sent too many.
+/// A ping was refused because its sender has sent too many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooManyPings {
-    /// How long until the next one is taken.
+    /// How long to wait until the server accepts the next ping.
     pub wait: TimeDelta,
 }
 
@@ -79,7 +79,7 @@ impl Default for Quotas {
 }
 
 impl Quotas {
-    /// Nobody has sent anything yet.
+    /// Starts without counts.
     #[must_use]
     pub fn new(settings: QuotaSettings) -> Self {
         let pings = f64::from(settings.pings_per_second.max(1));
@@ -98,7 +98,7 @@ impl Quotas {
         }
     }
 
-    /// The limits.
+    /// Returns the limits.
     #[must_use]
     pub fn settings(&self) -> &QuotaSettings {
         &self.settings
@@ -107,13 +107,13 @@ impl Quotas {
     /// Counts a ping.
     ///
     /// # Errors
-    /// Its sender has sent too many.
+    /// If its sender has sent too many.
     pub fn admit_ping(&self, address: &Address, now: DateTime<Utc>) -> Result<(), TooManyPings> {
         self.sender(address, now, |sender| sender.pings.take(&self.pings, 1.0, now))
             .map_err(|wait| TooManyPings { wait })
     }
 
-    /// Counts the bytes of a ping's body. False: its sender's quota is used up, and the body is not kept. The ping itself counts anyway.
+    /// Counts the bytes of a ping's body. Returns false if the sender's quota is used up: the body is then not kept, but the ping itself counts.
     #[must_use]
     pub fn admit_body(&self, address: &Address, bytes: usize, now: DateTime<Utc>) -> bool {
         bytes == 0
@@ -137,7 +137,7 @@ impl Quotas {
                 !(sender.pings.is_full(&self.pings, now) && sender.bodies.is_full(&self.bodies, now))
             });
             if senders.len() >= SENDERS {
-                // Better that nobody is limited for a while than a memory that grows.
+                // It is better that nobody is limited for a while than that the memory grows.
                 senders.clear();
             }
         }
@@ -147,17 +147,17 @@ impl Quotas {
         }))
     }
 
-    /// Counts stay true whoever panicked while holding them.
+    /// Locks the counts. They stay valid even if a thread panicked while it held the lock.
     fn senders(&self) -> MutexGuard<'_, HashMap<u128, Sender, RandomState>> {
         self.senders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A ping key or a ping URL as a number.
+/// Converts a ping key or a ping URL to a number.
 pub(crate) fn sender(address: &Address) -> u128 {
     match address {
         Address::Ping(id) => id.0.as_u128(),
-        // A SHA-256: any 16 bytes of it are as good.
+        // Any 16 bytes of a SHA-256 digest are equally good.
         Address::Slug { digest, .. } => {
             let start = digest.first_chunk().copied().unwrap_or_default();
             u128::from_be_bytes(start)
@@ -165,8 +165,8 @@ pub(crate) fn sender(address: &Address) -> u128 {
     }
 }
 
-/// Takes up to `wanted` out of what a quota allows in its window; answers how many were granted and how long until there is more. Other
-/// transactions that spend the same wait until this one ends.
+/// Takes up to `wanted` from a quota. Returns how many were granted, and how long until more are available. Other transactions that take from the
+/// same quota wait until this one ends.
 pub(crate) async fn spend_up_to(
     tx: &mut Tx,
     counted: &Counted,
@@ -183,10 +183,10 @@ pub(crate) async fn spend_up_to(
     Ok((granted, allowance.wait(now)))
 }
 
-/// Takes one out of what a quota allows in its window.
+/// Takes one from a quota.
 ///
 /// # Errors
-/// The quota is used up, or the database is away.
+/// If the quota is used up, or the database cannot be reached.
 pub(crate) async fn spend(
     tx: &mut Tx,
     counted: &Counted,
@@ -221,7 +221,7 @@ mod tests {
         "2026-07-01T02:00:00Z".parse().unwrap()
     }
 
-    /// 10,000 crontab lines that fire at second 0 of each minute, for an hour, each with a kilobyte, by one ping key.
+    /// 10,000 crontab lines that fire at second 0 of each minute, for an hour, each with a kilobyte, all with one ping key.
     #[test]
     fn ten_thousand_monitors_that_report_each_minute_pass() {
         let quotas = Quotas::default();
@@ -246,7 +246,7 @@ mod tests {
             quotas.admit_ping(&key, start()).unwrap();
         }
 
-        // Whatever the slug: it is the key that leaked.
+        // The slug does not matter, because it is the key that leaked.
         let other_slug = Address::slug("dbp_aaaaaaaaaaaaaaaaaaaaaaaa", "another");
         let refused = quotas.admit_ping(&other_slug, start()).unwrap_err();
         assert_eq!(refused.wait, TimeDelta::milliseconds(200));
@@ -279,7 +279,7 @@ mod tests {
     fn a_flood_of_made_up_keys_does_not_fill_the_memory() {
         let quotas = Quotas::default();
         let mut n = 0_u128;
-        // All at one instant: no bucket becomes full again.
+        // All at one instant, so that no bucket becomes full again.
         while n < 2 * SENDERS as u128 {
             let url = Address::Ping(PingId(uuid::Uuid::from_u128(n)));
             quotas.admit_ping(&url, start()).unwrap();

@@ -1,8 +1,8 @@
-//! The security log: who signed in, failed to, or was slowed down, and which keys were issued, revoked or refused.
+//! The security log: who signed in, failed to sign in or was slowed down, and which keys were issued, revoked or refused.
 //!
-//! Its lines are ordinary log lines, with a target of their own and the field `action`, so that an operator can route
-//! them elsewhere. They name accounts, keys and projects by their ids, and clients by their addresses. They never hold
-//! a password, a key, or a mail address: people sometimes type their password into the field for the address.
+//! Its lines are ordinary log lines with their own target and the field `action`, so that an operator can route them elsewhere. They name accounts,
+//! keys and projects by their ids, and clients by their addresses. They never contain a password, a key or a mail address, because people sometimes
+//! type their password into the field for the address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,25 +10,25 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// The target of its lines.
+/// The target of the security log's lines.
 pub const TARGET: &str = "deadbeat::security";
 
 /// The most keys that are remembered.
 const MOST: usize = 10_000;
 
-/// A client's address as lines show it.
+/// Returns a client's address as log lines show it.
 pub(crate) fn shown(address: Option<IpAddr>) -> String {
     address.map_or_else(|| "unknown".to_owned(), |address| address.to_string())
 }
 
-/// An event that gets one line a minute, however often it happens.
+/// Limits an event to one line per minute and key, however often it happens.
 #[derive(Debug, Default)]
 pub struct OnceAMinute {
     last: Mutex<HashMap<u128, DateTime<Utc>>>,
 }
 
 impl OnceAMinute {
-    /// Whether it has not happened to this key in the last minute.
+    /// Returns true if the event has not happened to this key in the last minute.
     #[must_use]
     pub fn is_first(&self, key: u128, now: DateTime<Utc>) -> bool {
         let mut last = self.last();
@@ -40,14 +40,14 @@ impl OnceAMinute {
             last.retain(|_, at| is_recent(at));
         }
         if last.len() >= MOST {
-            // In a flood of keys it is better to log no line than to let the log or the memory grow.
+            // In a flood of keys it is better to drop lines than to let the log or the memory grow.
             return false;
         }
         last.insert(key, now);
         true
     }
 
-    /// A panic while the lock was held leaves valid times behind.
+    /// Locks the times. They stay valid even if a thread panicked while it held the lock.
     fn last(&self) -> MutexGuard<'_, HashMap<u128, DateTime<Utc>>> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }

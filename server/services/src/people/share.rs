@@ -1,5 +1,5 @@
-//! How much of one project may be under way in a queue that all projects share: a flood waits at the door, and not in the queue before
-//! others (DESIGN, invariant 4).
+//! Limits how many items of one project are in a queue that all projects share. A flood waits in front of the queue, and not in the queue ahead of
+//! other projects (DESIGN, invariant 4).
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,10 +11,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::ServiceError;
 
-/// Projects whose shares are remembered although nothing of them is under way.
+/// The most idle projects whose shares are remembered.
 const IDLE: usize = 1_000;
 
-/// Hands out places of a queue. Cheap to clone.
+/// Gives out places of a queue. Clones are cheap.
 #[derive(Debug, Clone)]
 pub(crate) struct Shares {
     inner: Arc<Inner>,
@@ -22,23 +22,23 @@ pub(crate) struct Shares {
 
 #[derive(Debug)]
 struct Inner {
-    /// Places of one project.
+    /// The number of places of one project.
     of_one: u32,
-    /// Requests of one project that may wait for places, beside the next one; each holds what it wants to put there.
+    /// How many requests of one project may wait for places, in addition to the next one. Each keeps its items in memory.
     waiting: usize,
-    /// How long one waits.
+    /// How long a request waits.
     patience: Duration,
     projects: Mutex<HashMap<ProjectId, Arc<Own>>>,
 }
 
-/// What one project has.
+/// The places of one project.
 #[derive(Debug)]
 struct Own {
     places: Arc<Semaphore>,
     waiting: AtomicUsize,
 }
 
-/// A request that waits, until this is dropped.
+/// Counts a waiting request until it is dropped.
 struct Waits<'a>(&'a AtomicUsize);
 
 impl Drop for Waits<'_> {
@@ -48,7 +48,7 @@ impl Drop for Waits<'_> {
 }
 
 impl Shares {
-    /// One project has `of_one` places; `waiting` of its requests wait for some, `patience` at most.
+    /// Makes shares. One project has `of_one` places; `waiting` of its requests may wait for places, for at most `patience`.
     pub(crate) fn new(of_one: u32, waiting: usize, patience: Duration) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -60,17 +60,16 @@ impl Shares {
         }
     }
 
-    /// Takes so many places of a project, in the order in which its requests came. A request that wants more than there are gets all of
-    /// them.
+    /// Takes places of a project, in the order in which its requests came. A request that wants more places than there are gets all of them.
     ///
     /// # Errors
-    /// Too many of its requests wait, or the places did not come in time.
+    /// If too many requests of the project wait, or the places do not become free in time.
     pub(crate) async fn take(&self, project: ProjectId, places: usize) -> Result<Share, ServiceError> {
         let own = self.of(project);
         let wanted = u32::try_from(places).unwrap_or(u32::MAX).min(self.inner.of_one);
         let before = own.waiting.fetch_add(1, Ordering::Relaxed);
         let waits = Waits(&own.waiting);
-        // One that need not wait counts for this moment, too.
+        // A request that need not wait also counts for this moment.
         if before > self.inner.waiting {
             return Err(ServiceError::Busy);
         }
@@ -89,7 +88,7 @@ impl Shares {
     fn of(&self, project: ProjectId) -> Arc<Own> {
         let mut projects = self.inner.projects.lock().unwrap_or_else(PoisonError::into_inner);
         if projects.len() >= IDLE {
-            // Each request that waits or has places holds its project's.
+            // Every request that waits or has places holds a reference to its project's entry.
             projects.retain(|_, own| Arc::strong_count(own) > 1);
         }
         let fresh = || {
@@ -102,7 +101,7 @@ impl Shares {
     }
 }
 
-/// Places, which are given back when this is dropped.
+/// Places of a queue. Dropping them frees them.
 #[derive(Debug)]
 pub(crate) struct Share {
     _places: OwnedSemaphorePermit,
@@ -124,7 +123,7 @@ mod tests {
         let first = shares.take(flood, 6).await.unwrap();
         let mut second = Box::pin(shares.take(flood, 6));
         assert!(second.as_mut().now_or_never().is_none(), "6 of 10 are taken");
-        // What came later waits for what came first, also where it would fit.
+        // A later request waits for an earlier one, even if it would fit.
         let mut third = Box::pin(shares.take(flood, 1));
         assert!(third.as_mut().now_or_never().is_none());
         assert!(matches!(shares.take(other, 10).now_or_never(), Some(Ok(_))));
@@ -133,7 +132,7 @@ mod tests {
         let second = second.await.unwrap();
         third.await.unwrap();
         drop(second);
-        // More than there are: all of them.
+        // The request wants more places than there are, and gets all of them.
         shares.take(flood, 1_000).await.unwrap();
     }
 

@@ -1,8 +1,8 @@
 //! Moves stored due times to newer time zone data.
 //!
-//! A process that starts with a newer release than the database has computes the due times again before it judges
-//! anything. It works in batches in the order of ids. Each transaction also notes how far it came, so that a killed
-//! process loses nothing. A process with an older release changes nothing: during an upgrade the newest data win.
+//! If a process starts with a newer release than the database has, it recomputes the due times before it judges anything. It works in batches, in the
+//! order of ids. Each transaction also records its progress, so that a killed process loses nothing. A process with an older release changes nothing:
+//! during an upgrade the newest data win.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::operation::duty::Duty;
 
-/// Monitors in one transaction.
+/// The number of monitors in one transaction.
 const BATCH: i64 = 500;
 /// After this many failures in a row, leave the rest to the next start.
 const TRIES: u32 = 10;
@@ -30,9 +30,9 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// The result of one batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moved {
-    /// All due times follow this process's release, or a newer one.
+    /// All due times match this process's release, or a newer one.
     All,
-    /// More monitors remain. This many due times were moved.
+    /// More monitors remain. The number is that of the moved due times.
     Some(usize),
 }
 
@@ -45,13 +45,13 @@ pub struct ZoneData {
 }
 
 impl ZoneData {
-    /// Uses the zone data of this process.
+    /// Makes the move to the zone data of this process.
     #[must_use]
     pub fn new(store: Store, clock: Arc<dyn Clock>) -> Self {
         Self::of_release(store, clock, zone::data::release().clone())
     }
 
-    /// Uses the zone data of a given release.
+    /// Makes the move to a given release.
     #[must_use]
     pub fn of_release(store: Store, clock: Arc<dyn Clock>, release: Release) -> Self {
         Self {
@@ -62,14 +62,14 @@ impl ZoneData {
         }
     }
 
-    /// What the move reports of itself.
+    /// Returns the duty of the move.
     #[must_use]
     pub fn duty(&self) -> &Duty {
         &self.duty
     }
 
-    /// Moves all due times. Returns when that is done, or at `stop`, or after [`TRIES`] failures in a row, because
-    /// silence must be judged all the same. Calls `is_alive` after each batch.
+    /// Moves all due times. Returns when that is done, at `stop`, or after [`TRIES`] failures in a row, because silence must still be judged. Calls
+    /// `is_alive` after each batch.
     pub async fn run(&self, stop: &CancellationToken, is_alive: impl Fn()) {
         let (mut moved, mut failed) = (0, 0);
         while !stop.is_cancelled() && failed < TRIES {
@@ -105,7 +105,7 @@ impl ZoneData {
     /// Moves the next batch.
     ///
     /// # Errors
-    /// If the database is away.
+    /// If the database cannot be reached.
     pub async fn move_once(&self) -> StoreResult<Moved> {
         let mut tx = self.store.begin().await?;
         let mut progress = deadbeat_store::schedule::zone_data::lock(&mut tx).await?;
@@ -122,7 +122,7 @@ impl ZoneData {
         }
         let after = progress.done_upto.unwrap_or(Uuid::nil());
         let locked = deadbeat_store::monitor::lock_after(&mut tx, after, BATCH).await?;
-        // Take unreadable rows into account, too: the next batch begins after them.
+        // Include unreadable rows, so that the next batch begins after them.
         let last = locked
             .iter()
             .map(|row| row.as_ref().map_or_else(|bad| bad.id, |monitor| monitor.id).0)
@@ -183,7 +183,7 @@ impl ZoneData {
     }
 }
 
-/// An unreadable release counts as older than any other, so its due times are computed again.
+/// An unreadable release counts as older than any other, so its due times are recomputed.
 fn is_at_least(stored: &str, release: &Release) -> bool {
     Release::parse(stored).is_some_and(|stored| stored >= *release)
 }

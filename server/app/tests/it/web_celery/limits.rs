@@ -18,7 +18,7 @@ async fn a_project_without_celery_says_what_to_do_and_hostile_names_are_only_tex
 
     let empty = page(&mut browser, "/celery").await;
     assert!(
-        empty.contains("<h1>Nothing of Celery was heard of yet</h1>"),
+        empty.contains("<h1>No Celery process has reported yet</h1>"),
         "{empty}"
     );
     assert!(empty.contains("deadbeat.init(app)") && empty.contains(&format!("DEADBEAT_URL={}", harness.url)));

@@ -20,7 +20,7 @@ use crate::extract::json::{Json, given};
 use crate::extract::paging::{Query, cut, one_more};
 use crate::state::AppState;
 
-/// The routes.
+/// Mounts the routes.
 pub fn configure(config: &mut ServiceConfig) {
     config
         .service(
@@ -85,7 +85,7 @@ struct ChangedChannel {
     quiet_hours: Option<Value>,
 }
 
-/// The rules that a body gives, by the names of [`routing::FIELDS`] and in their order.
+/// Returns the rules that a body gives, by the names of [`routing::FIELDS`] and in their order.
 fn rules(values: [Option<Value>; 5]) -> Map<String, Value> {
     let given = routing::FIELDS.into_iter().zip(values);
     given
@@ -93,7 +93,7 @@ fn rules(values: [Option<Value>; 5]) -> Map<String, Value> {
         .collect()
 }
 
-/// No secret is in it: settings that are secret are masked.
+/// Returns a channel as the API shows it. Its secret settings are masked.
 fn show(state: &AppState, channel: &Channel) -> Value {
     let mut shown = json!({
         "id": channel.id,
@@ -113,7 +113,7 @@ fn show(state: &AppState, channel: &Channel) -> Value {
     shown
 }
 
-/// A signing secret is shown once, to who had it made: they set the receiver up with it.
+/// Returns a channel that was just written. This answer alone contains a new signing secret: the caller sets up the receiver with it.
 fn show_written(state: &AppState, written: &Written) -> Value {
     let mut shown = show(state, &written.channel);
     if let Some(secret) = &written.signing_secret {
@@ -205,7 +205,7 @@ async fn delete(
     Ok(HttpResponse::NoContent().finish())
 }
 
-/// Sends the mail that asks for a confirmation once more.
+/// Sends the confirmation request by mail again.
 async fn ask_again(
     key: MayManageChannels,
     state: Data<AppState>,
@@ -215,7 +215,7 @@ async fn ask_again(
     Ok(HttpResponse::Accepted().finish())
 }
 
-/// The test goes through the outbox like an alert; what became of it is read from its delivery.
+/// Sends a test alert through the outbox, like any alert. The caller reads the result from the delivery.
 async fn send_test(
     key: MayManageChannels,
     state: Data<AppState>,

@@ -18,7 +18,7 @@ use crate::extract::paging::{Query, cut, one_more};
 use crate::problem::Problem;
 use crate::state::AppState;
 
-/// The routes.
+/// Mounts the routes.
 pub fn configure(config: &mut ServiceConfig) {
     config
         .service(
@@ -141,7 +141,7 @@ async fn attempts(key: MayRead, state: Data<AppState>, path: Path<String>) -> Re
     Ok(HttpResponse::Ok().json(json!({"attempts": tries(&state, key.0, id).await?, "next_cursor": null})))
 }
 
-/// The delivery waits in the outbox again; what became of it is read from it.
+/// Puts the delivery into the outbox again. The caller reads the result from the delivery.
 async fn resend(
     key: MayManageChannels,
     state: Data<AppState>,

@@ -18,10 +18,10 @@ use crate::extract::json::{Json, given};
 use crate::extract::paging::{Query, bounded};
 use crate::state::AppState;
 
-/// What answers call a policy that is not there.
+/// The name of the resource in answers about a policy that does not exist.
 const NOUN: &str = "escalation policy";
 
-/// The routes.
+/// Mounts the routes.
 pub fn configure(config: &mut ServiceConfig) {
     config
         .service(
@@ -44,7 +44,7 @@ pub fn configure(config: &mut ServiceConfig) {
 struct ChangedPolicy {
     #[serde(default, deserialize_with = "given")]
     name: Option<String>,
-    /// `null` makes it the project's default.
+    /// `null` makes the policy the project's default.
     #[serde(default, rename = "match", deserialize_with = "given")]
     matching: Option<Option<Matching>>,
     #[serde(default, deserialize_with = "given")]

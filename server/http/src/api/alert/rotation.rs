@@ -1,4 +1,4 @@
-//! Rotations: list, create, read, change, delete, who is on call.
+//! Rotations: list, create, read, change, delete; and who is on call.
 
 mod calendar;
 
@@ -24,12 +24,12 @@ use crate::extract::paging::{Query, bounded};
 use crate::problem::Problem;
 use crate::state::AppState;
 
-/// A calendar shows the shifts of this long before now.
+/// A calendar contains the shifts of this long before now.
 const CALENDAR_BEFORE: TimeDelta = TimeDelta::days(7);
-/// A calendar shows the shifts of this long after now.
+/// A calendar contains the shifts of this long after now.
 const CALENDAR_AFTER: TimeDelta = TimeDelta::days(90);
 
-/// The routes.
+/// Mounts the routes.
 pub fn configure(config: &mut ServiceConfig) {
     config
         .service(
@@ -174,7 +174,7 @@ async fn delete(
     Ok(HttpResponse::NoContent().finish())
 }
 
-/// Who is on call at an instant; without one, now.
+/// Returns who is on call at an instant (by default now).
 async fn on_call(
     request: HttpRequest,
     key: MayRead,
@@ -203,7 +203,7 @@ async fn on_call(
     })))
 }
 
-/// The shifts as an iCalendar feed.
+/// Returns the shifts as an iCalendar feed.
 async fn calendar(key: MayRead, state: Data<AppState>, path: Path<String>) -> Result<HttpResponse, ApiError> {
     let stored = find(&state, &key, &path).await?;
     let now = state.services.now();

@@ -18,7 +18,7 @@ use crate::extract::json::Json;
 use crate::extract::paging::{Query, cut, one_more};
 use crate::state::AppState;
 
-/// The routes.
+/// Mounts the routes.
 pub fn configure(config: &mut ServiceConfig) {
     config
         .service(
@@ -51,7 +51,7 @@ struct Length {
     seconds: i64,
 }
 
-/// Who made a snooze or a window.
+/// Returns who created a snooze or a window.
 pub(super) fn creator(kind: &str, id: Option<Uuid>) -> Value {
     json!({"kind": kind, "id": id})
 }
@@ -100,7 +100,7 @@ async fn snooze(
     body: Json<Length>,
 ) -> Result<HttpResponse, ApiError> {
     let monitor = MonitorId(id(&path, "monitor")?);
-    // Before the body: who may not see the monitor learns nothing else.
+    // Check this before reading the body: a caller who may not see the monitor must not get any other error.
     let found = deadbeat_store::monitor::get(&state.reader(), key.0, monitor).await?;
     found.ok_or_else(|| ApiError::not_found("monitor"))?;
     let Length { seconds } = body.read().await?;

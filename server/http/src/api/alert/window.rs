@@ -20,7 +20,7 @@ use crate::extract::json::{Json, given};
 use crate::extract::paging::{Query, cut, one_more};
 use crate::state::AppState;
 
-/// The routes.
+/// Mounts the routes.
 pub fn configure(config: &mut ServiceConfig) {
     config
         .service(
@@ -38,7 +38,7 @@ pub fn configure(config: &mut ServiceConfig) {
         );
 }
 
-/// What a client may set. The domain checks the values.
+/// The fields that a client may set. The domain checks the values.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Body {
@@ -57,7 +57,7 @@ struct Body {
 }
 
 impl Body {
-    /// The members that were given, by the names of [`window::MEMBERS`] and in their order.
+    /// Returns the given members, by the names of [`window::MEMBERS`] and in their order.
     fn given(self) -> Map<String, Value> {
         let values = [
             self.name,

@@ -1,4 +1,4 @@
-//! The SDK's door: a batch of events, gzip allowed, each with a verdict of its own.
+//! The SDK's endpoint: a batch of events, optionally gzipped. Each event gets its own verdict.
 
 use std::io::Read;
 use std::sync::LazyLock;
@@ -25,7 +25,7 @@ use crate::extract::peer::client_ip;
 use crate::problem::Problem;
 use crate::state::AppState;
 
-/// The routes.
+/// Mounts the routes.
 pub fn configure(config: &mut ServiceConfig) {
     config.service(
         web::resource("/events")
@@ -40,7 +40,7 @@ async fn accept(
     state: Data<AppState>,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
-    // Stamped when the batch entered, before its body is read.
+    // Take the time when the batch arrives, before reading its body.
     let received_at = state.now();
     let body = json::read(&mut payload.into_inner(), limits::JSON_BODY_BYTES).await?;
     let is_packed = match request
@@ -59,7 +59,7 @@ async fn accept(
     };
     let MaySignal(project, access) = key;
     let (batch, turn) = read_batch(project, body, is_packed).await?;
-    // A client that hangs up does not undo it: a Beat with thousands of entries would otherwise never get them all registered.
+    // Finish even if the client disconnects: otherwise a Beat with thousands of entries could never register them all.
     let services = state.services.clone();
     let client = client_ip(&request, &state).map(|ip| ip.to_string());
     let work = async move {
@@ -93,14 +93,14 @@ async fn accept(
     Ok(HttpResponse::Ok().json(json!({"results": results})))
 }
 
-/// Bytes of a batch, unpacked, that are read on a thread that answers pings: they take less than a millisecond.
+/// Batches up to this size (unpacked, in bytes) are parsed on the threads that answer pings: that takes less than a millisecond.
 const SMALL_BYTES: usize = 65_536;
-/// Larger batches that are read and taken in at a time, whoever sent them: one may hold a core for a tenth of a second, and much memory. A
-/// project has one of the two turns: a schedule of thousands of entries is followed for seconds, and holds its turn as long.
-/// One waits ten seconds for its turn.
+/// Limits how many larger batches the process parses and handles at once: one may take a tenth of a second of CPU time, and much memory. Of the two
+/// turns, a project gets one: a batch with thousands of entries takes seconds, and keeps its turn for that long. A batch waits up to ten seconds
+/// for a turn.
 static TURNS: LazyLock<Turns<ProjectId>> = LazyLock::new(|| Turns::new(2, 1, Duration::from_secs(10)));
 
-/// Reads a batch; one that is not small on another thread, when it is its turn, which is over when the batch was taken in.
+/// Reads a batch. A batch that is not small needs a turn, runs on another thread, and returns the turn once it has been handled.
 async fn read_batch(
     project: ProjectId,
     body: Vec<u8>,
@@ -109,7 +109,7 @@ async fn read_batch(
     let small = if !is_packed {
         (body.len() <= SMALL_BYTES).then(|| json::parse(&body))
     } else {
-        // How much a body unpacks to is known when it is unpacked.
+        // The unpacked size of a body is known only after unpacking.
         let unpacked = gunzip(&body, SMALL_BYTES)?;
         unpacked.map(|text| json::parse(&text))
     };
@@ -135,12 +135,12 @@ async fn read_batch(
     Ok((batch, Some(turn)))
 }
 
-/// Unpacks a body. None: it unpacks to more than a limit; no more than that is unpacked.
+/// Unpacks a body. Returns `None` if the unpacked body is larger than the limit; unpacking stops there.
 fn gunzip(body: &[u8], limit: usize) -> Result<Option<Vec<u8>>, ApiError> {
     let mut unpacked = Vec::new();
     MultiGzDecoder::new(body)
         .take(limit as u64 + 1)
         .read_to_end(&mut unpacked)
-        .map_err(|error| ApiError::new(Problem::InvalidJson, format!("the body is no gzip: {error}")))?;
+        .map_err(|error| ApiError::new(Problem::InvalidJson, format!("the body is not gzip: {error}")))?;
     Ok((unpacked.len() <= limit).then_some(unpacked))
 }

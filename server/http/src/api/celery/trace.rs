@@ -22,7 +22,7 @@ use crate::extract::paging::{Query, cut};
 use crate::problem::Problem;
 use crate::state::AppState;
 
-/// The routes.
+/// Mounts the routes.
 pub fn configure(config: &mut ServiceConfig) {
     config
         .service(
@@ -42,7 +42,7 @@ pub fn configure(config: &mut ServiceConfig) {
         );
 }
 
-/// Parameters that filter the list of runs, and those that page it.
+/// The parameters that filter and page the list of runs.
 const PARAMETERS: [&str; 10] = [
     "limit",
     "cursor",
@@ -156,7 +156,7 @@ async fn list(request: HttpRequest, key: MayRead, state: Data<AppState>) -> Resu
         deadbeat_store::celery::trace::history::list(&state.reader(), key.0, &filter, one_more, looked_at)
             .await?;
     let (rows, next) = cut(rows, page.limit, |run| run.place().to_string());
-    // The page is not full, but the search has not read all runs: the client continues there.
+    // The page is not full, but the search has not yet read all runs. The client continues from there.
     let next = next.or(go_on.map(|place| place.to_string()));
     let runs: Vec<Value> = rows.iter().map(show).collect();
     Ok(HttpResponse::Ok().json(json!({"runs": runs, "next_cursor": next})))

@@ -16,7 +16,7 @@ use crate::extract::api_key::MayRead;
 use crate::extract::paging::{Query, bounded};
 use crate::state::AppState;
 
-/// The routes.
+/// Mounts the routes.
 pub fn configure(config: &mut ServiceConfig) {
     config
         .service(

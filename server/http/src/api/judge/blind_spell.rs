@@ -1,5 +1,4 @@
-//! Blind spells: stretches in which no process of Deadbeat listened. They concern the whole server, and tell nothing
-//! about a project.
+//! Blind spells: stretches in which no process of Deadbeat listened. They concern the whole server, and reveal nothing about a project.
 
 use actix_web::web::{Data, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -14,7 +13,7 @@ use crate::extract::api_key::MayRead;
 use crate::extract::paging::{Query, cut, one_more};
 use crate::state::AppState;
 
-/// The routes.
+/// Mounts the routes.
 pub fn configure(config: &mut ServiceConfig) {
     config.service(
         web::resource("/blind-spells")

@@ -13,7 +13,7 @@ use crate::extract::api_key::MayRead;
 use crate::extract::paging::{Query, cut, one_more};
 use crate::state::AppState;
 
-/// The routes.
+/// Mounts the routes.
 pub fn configure(config: &mut ServiceConfig) {
     config
         .service(
@@ -53,7 +53,7 @@ async fn list(
     let monitor = MonitorId(id(&path, "monitor")?);
     let page = Query::of(&request, &["limit", "cursor"])?.page::<i64>()?;
     let rows = deadbeat_store::monitor::ping::list(&state.reader(), key.0, monitor, one_more(&page)).await?;
-    // An empty list may also mean that the monitor does not exist.
+    // The list may be empty because the monitor does not exist.
     if rows.is_empty()
         && deadbeat_store::monitor::get(&state.reader(), key.0, monitor)
             .await?
@@ -66,7 +66,7 @@ async fn list(
     Ok(HttpResponse::Ok().json(json!({"pings": pings, "next_cursor": next})))
 }
 
-/// The body's bytes as they came, in a form that no browser executes.
+/// Returns the body's bytes unchanged, with headers that keep a browser from executing them.
 async fn body(
     key: MayRead,
     state: Data<AppState>,

@@ -1,4 +1,4 @@
-//! A monitor's runs and how long they took.
+//! A monitor's runs and their durations.
 
 use actix_web::web::{Data, Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -14,7 +14,7 @@ use crate::extract::api_key::MayRead;
 use crate::extract::paging::{Query, cut, one_more};
 use crate::state::AppState;
 
-/// The routes.
+/// Mounts the routes.
 pub fn configure(config: &mut ServiceConfig) {
     config.service(
         web::resource("/monitors/{id}/runs")

@@ -20,7 +20,7 @@ use crate::extract::json::Json;
 use crate::extract::paging::{Query, cut, one_more};
 use crate::state::AppState;
 
-/// The routes. Even listing keys needs a key that may manage.
+/// Mounts the routes. Even listing keys needs a key that may manage keys.
 pub fn configure(config: &mut ServiceConfig) {
     config
         .service(

@@ -1,4 +1,4 @@
-//! The project of the key.
+//! The project to which the request's key belongs.
 
 use actix_web::web::{Data, ServiceConfig};
 use actix_web::{HttpResponse, web};
@@ -14,7 +14,7 @@ use crate::extract::api_key::{MayChangeProject, MayRead};
 use crate::extract::json::{Json, given};
 use crate::state::AppState;
 
-/// The routes.
+/// Mounts the routes.
 pub fn configure(config: &mut ServiceConfig) {
     config.service(
         web::resource("/project")
@@ -29,7 +29,7 @@ pub fn configure(config: &mut ServiceConfig) {
 struct Body {
     #[serde(default, deserialize_with = "given")]
     name: Option<String>,
-    /// `null` means never.
+    /// `null` turns reminders off.
     #[serde(default, deserialize_with = "given")]
     reminder_seconds: Option<Option<i32>>,
 }

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::state::AppState;
 use crate::web::{Frame, PageError, html};
 
-/// The routes.
+/// Mounts the routes.
 pub fn configure(config: &mut ServiceConfig) {
     config.service(
         web::resource("/confirm/{channel}")
@@ -42,11 +42,11 @@ struct Link {
 struct ConfirmPage {
     frame: Frame,
     address: String,
-    /// The address that the button posts to. None: the mail address is confirmed.
+    /// The address to which the button posts, or `None` if the mail address is confirmed already.
     action: Option<String>,
 }
 
-/// Reads a link. An unreadable link gets 404, like one with a wrong signature.
+/// Reads a link. An unreadable link gets 404, like a link with a wrong signature.
 fn parts(channel: &str, link: Option<Query<Link>>) -> Result<(ChannelId, Link), PageError> {
     let id = channel.parse::<Uuid>().ok().map(ChannelId);
     id.zip(link.map(Query::into_inner))
@@ -60,7 +60,7 @@ async fn look(
 ) -> Result<HttpResponse, PageError> {
     let (id, link) = parts(&channel, link)?;
     let found = confirmation::look(&state.services, id, link.expires, &link.token).await?;
-    // Only a correct token comes this far. It is 64 hexadecimal digits, so it needs no escaping.
+    // Only a correct token gets here. It consists of 64 hexadecimal digits, so it needs no escaping.
     let action = format!("/confirm/{id}?expires={}&token={}", link.expires, link.token);
     show(found, Some(action))
 }

@@ -33,7 +33,7 @@ use crate::web::{Frame, PageError, html, see_other};
 
 /// Number of runs on one page.
 const RUNS: usize = 50;
-/// The routes.
+/// Mounts the routes.
 pub fn configure(config: &mut ServiceConfig) {
     let only_get = |resource: Resource| {
         resource.default_service(web::to(|| async {
@@ -65,7 +65,7 @@ pub(in crate::web) struct Top {
     pub(in crate::web) project_id: ProjectId,
 }
 
-/// The project that the address asks for, if it is the account's own. None: the account has no project.
+/// Returns the project in the address if the account is a member of it, or `None` if the account has no project.
 pub(in crate::web) async fn top(
     reader: &Reader,
     signed_in: &SignedIn,
@@ -82,7 +82,7 @@ pub(in crate::web) async fn top(
     }))
 }
 
-/// The search, as the form sends it. Empty fields do not count.
+/// The search, as the form sends it. Empty fields are ignored.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Search {
@@ -99,12 +99,12 @@ struct Search {
 }
 
 impl Search {
-    /// The filter of this search. The error names the field that cannot be read.
+    /// Returns the filter of this search. The error names the unreadable field.
     fn filter(&self) -> Result<Filter, String> {
         let text = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
         for value in [&self.task, &self.task_id, &self.worker, &self.queue] {
             if !is_plain(value) {
-                return Err("A text holds a character that no name has.".to_owned());
+                return Err("A text contains a character that no name can contain.".to_owned());
             }
         }
         let states = match text(&self.state) {
@@ -120,7 +120,7 @@ impl Search {
         let moment = |what: &str, given: &str| match text(given) {
             None => Ok(None),
             Some(given) => read_moment(&given).map(Some).ok_or_else(|| {
-                format!("{what:?} is {given:?}; a time in UTC like 2026-03-01T14:00 can be read.")
+                format!("{what:?} is {given:?}; a time in UTC like 2026-03-01T14:00 is allowed.")
             }),
         };
         Ok(Filter {
@@ -148,7 +148,7 @@ impl Search {
         self.monitor.is_none() && texts.iter().all(|text| text.trim().is_empty())
     }
 
-    /// The address of the same search, from a place in the list on.
+    /// Returns the address of the same search, starting at a place in the list.
     fn address(&self, project: ProjectId, from: Option<Place>) -> String {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         query.append_pair("project", &project.to_string());
@@ -195,7 +195,7 @@ struct RunsPage {
     top: Top,
     search: Search,
     states: Vec<StateChoice>,
-    /// The part of the search that cannot be read.
+    /// The error about the unreadable field, if there is one.
     fault: Option<String>,
     monitor: Option<String>,
     runs: Vec<RunRow>,
@@ -249,7 +249,7 @@ impl RunRow {
     }
 }
 
-/// A state in words.
+/// Returns a state in words.
 fn words(state: TraceState) -> &'static str {
     match state {
         TraceState::Published => "in its queue",
@@ -275,7 +275,7 @@ fn outcome_words(outcome: Outcome) -> &'static str {
     }
 }
 
-/// A state's icon, one of those that `parts/status.html` draws.
+/// Returns a state's icon. `parts/status.html` draws it.
 fn icon(state: TraceState) -> &'static str {
     match state {
         TraceState::Published | TraceState::Received => "paused",
@@ -328,7 +328,7 @@ async fn runs(
         None => None,
         Some(id) => {
             let found = monitor::get(&reader, top.project_id, MonitorId(id)).await?;
-            Some(found.map_or_else(|| "a monitor that is gone".to_owned(), |monitor| monitor.name))
+            Some(found.map_or_else(|| "a deleted monitor".to_owned(), |monitor| monitor.name))
         }
     };
     let page = RunsPage {

@@ -1,7 +1,7 @@
 //! The page at `/celery`: the Beats, brokers, queues and workers of a project, by Celery application, the worst first.
 //!
-//! A project may have thousands of workers. So the store counts them, and the page reads only some; it shows the number
-//! of the others.
+//! A project may have thousands of workers. Therefore the store counts the workers, and the page reads only some of them; it shows the number of
+//! the others.
 
 pub mod history;
 mod part;
@@ -30,7 +30,7 @@ use crate::web::people::session::SignedIn;
 /// The most applications on the page.
 const APPS: usize = 20;
 
-/// How much of an application the page shows.
+/// How many subjects of each kind the page shows for an application.
 #[derive(Clone, Copy)]
 struct Limits {
     queues: usize,
@@ -38,20 +38,20 @@ struct Limits {
     left: usize,
 }
 
-/// If the page shows all applications.
+/// The limits if the page shows all applications.
 const OF_MANY: Limits = Limits {
     queues: 25,
     workers: 50,
     left: 20,
 };
-/// If it shows one application.
+/// The limits if the page shows one application.
 const OF_ONE: Limits = Limits {
     queues: 200,
     workers: 250,
     left: 100,
 };
 
-/// The routes.
+/// Mounts the routes.
 pub fn configure(config: &mut ServiceConfig) {
     config.service(
         web::resource("/celery")
@@ -78,12 +78,12 @@ struct CeleryPage {
     site_url: String,
     evaluator: Evaluator,
     headline: String,
-    /// The application that the address asks for.
+    /// The application in the address.
     only: Option<String>,
     apps: Vec<App>,
     /// Names of applications that the page does not show.
     more_apps: Vec<String>,
-    /// How many more applications it does not even name.
+    /// The number of further applications, which the page does not name.
     unnamed_apps: usize,
 }
 

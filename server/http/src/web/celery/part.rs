@@ -15,9 +15,9 @@ use serde_json::Value;
 
 use crate::web::format::{self, Moment};
 
-/// The most queue names that the page shows of a worker.
+/// The most queue names that the page shows for a worker.
 const QUEUES_NAMED: usize = 8;
-/// Brokers and queues are sampled every ten seconds. A sample older than this is stale.
+/// A queue or broker without a newer sample than this is stale. The SDK samples every ten seconds.
 const STALE: TimeDelta = TimeDelta::minutes(1);
 
 /// The fault of a subject, and the incident about it.
@@ -34,9 +34,9 @@ pub(super) struct Trouble {
     pub(super) page: String,
     pub(super) words: &'static str,
     pub(super) since: Option<Moment>,
-    /// An incident is open.
+    /// True if an incident is open.
     pub(super) is_told: bool,
-    /// The incident, if its card with the repair is on the dashboard.
+    /// The incident, if the dashboard shows its card with the repair.
     pub(super) incident: Option<IncidentId>,
 }
 
@@ -44,7 +44,7 @@ impl Trouble {
     fn of(said: &Said<'_>, now: DateTime<Utc>) -> Option<Self> {
         let told = said.incident.map(|incident| incident.cause);
         let cause = said.trouble.or(told)?;
-        // If both are about one fault, the earlier start counts: a storm's start is noted anew each time.
+        // If the fault and the incident are the same, show the earlier start: each report of a storm overwrites the start of the fault.
         let opened_at = said
             .incident
             .filter(|incident| incident.cause == cause)
@@ -68,24 +68,23 @@ impl Trouble {
     }
 }
 
-/// A cause in words, for the subject that has the fault or whose host has it. Only causes of Beats, brokers, queues and
-/// workers occur here.
+/// Returns a cause in words, for the subject that has the fault or whose host has it. Only causes of Beats, brokers, queues and workers occur here.
 fn words(cause: Cause) -> &'static str {
     match cause {
         Cause::BeatDown => "It is silent: nothing is being scheduled.",
         Cause::BeatCrashLoop => "It crashes again and again, and misses what is due.",
-        Cause::BeatStalled => "Its process lives, and it sends nothing.",
+        Cause::BeatStalled => "Its process lives, but sends nothing.",
         Cause::BeatStorm => "It sends one entry over and over.",
-        Cause::ScheduleEmptied => "Its whole schedule vanished: nothing of it is watched.",
-        Cause::BeatDuplicate => "Two of it run at once: everything is sent twice.",
+        Cause::ScheduleEmptied => "Its whole schedule vanished: Deadbeat watches none of its entries.",
+        Cause::BeatDuplicate => "Two Beats of this name run at once: they send everything twice.",
         Cause::AppNameShared => "Two applications have this name.",
-        Cause::WorkerWithoutSdk => "A worker takes messages from it and reports nothing.",
+        Cause::WorkerWithoutSdk => "A worker receives messages from it, but does not report.",
         Cause::BrokerDown => "It does not answer.",
-        Cause::QueueUnconsumed => "Messages wait in it, and nobody consumes it.",
-        Cause::QueueSlaBreach => "Its oldest message waits for too long.",
-        Cause::HostLost => "It fell silent with all that runs on its host.",
-        Cause::WorkerLost => "It went without a goodbye.",
-        Cause::GhostWorker => "It says that it lives, and gets nothing done.",
+        Cause::QueueUnconsumed => "Messages wait in it, but no worker consumes it.",
+        Cause::QueueSlaBreach => "Its oldest message has waited for too long.",
+        Cause::HostLost => "It fell silent together with everything on its host.",
+        Cause::WorkerLost => "It vanished without signing off.",
+        Cause::GhostWorker => "It reports, but gets nothing done.",
         Cause::ClockSkew => "Its clock is off.",
         _ => "It is in trouble.",
     }
@@ -99,9 +98,9 @@ pub(super) struct BeatCard {
     pub(super) last_heard: Option<Moment>,
     pub(super) every: String,
     pub(super) sent: Option<Moment>,
-    /// When the broker refused a message after the last sending, and the exception's class.
+    /// When the broker refused a message after the last successful sending, and the exception's class.
     pub(super) send_failed: Option<(Moment, String)>,
-    /// When a thread of its process reported that its loop hangs.
+    /// When another thread of the Beat's process reported that the Beat's loop hangs.
     pub(super) hung: Option<Moment>,
 }
 
@@ -140,7 +139,7 @@ pub(super) struct BrokerCard {
     pub(super) unacked: Option<String>,
     pub(super) oldest_unacked: Option<String>,
     pub(super) visibility_timeout: Option<String>,
-    /// Redis's `maxmemory-policy`, if that may delete waiting messages.
+    /// Redis's `maxmemory-policy`, if that policy may delete waiting messages.
     pub(super) evicting: Option<String>,
 }
 
@@ -160,7 +159,7 @@ impl BrokerCard {
             unacked: field("unacked").and_then(Value::as_i64).map(format::grouped),
             oldest_unacked: seconds("oldest_unacked_seconds").map(age),
             visibility_timeout: seconds("visibility_timeout_seconds").map(age),
-            // Messages have no time to live, so the volatile policies spare them.
+            // Messages have no time to live, so the volatile policies do not delete them.
             evicting: text("maxmemory_policy").filter(|policy| policy.starts_with("allkeys")),
         }
     }
@@ -176,15 +175,15 @@ pub(super) struct QueueRow {
     pub(super) unacked: Option<String>,
     pub(super) oldest: Option<String>,
     pub(super) oldest_task: Option<String>,
-    /// The workers that consume it by their own reports: some names, and how many more.
+    /// The workers that report that they consume the queue: some of their names, and how many more there are.
     pub(super) consumers: Vec<String>,
     pub(super) more_consumers: i64,
-    /// Consumers that are lost, or ghosts.
+    /// Consumers that are lost or ghosts: some of their names, and how many more there are.
     pub(super) lost: Vec<String>,
     pub(super) more_lost: i64,
-    /// The number of consumers, as the broker counts them.
+    /// The number of consumers according to the broker.
     pub(super) counted: Option<i64>,
-    /// When it was last sampled, if that is long ago.
+    /// The time of the last sample, if that sample is stale.
     pub(super) stale: Option<Moment>,
 }
 
@@ -195,7 +194,7 @@ impl QueueRow {
         said: &Said<'_>,
         now: DateTime<Utc>,
     ) -> Self {
-        // A worker with nothing but clock skew receives messages all the same.
+        // A worker whose only fault is clock skew still receives messages.
         let (takes, lost): (Vec<&Consumers>, Vec<&Consumers>) = consumers.partition(|consumers| {
             consumers.status == Status::Up || consumers.trouble == Some(Cause::ClockSkew)
         });
@@ -228,13 +227,13 @@ impl QueueRow {
     }
 }
 
-/// A worker that somebody waits for.
+/// A worker that is expected to report.
 pub(super) struct WorkerRow {
     pub(super) status: &'static str,
     pub(super) trouble: Option<Trouble>,
     pub(super) name: String,
     pub(super) celery: Option<String>,
-    /// It is not connected to the broker.
+    /// True if the worker is not connected to the broker.
     pub(super) is_cut_off: bool,
     pub(super) pool: Option<String>,
     pub(super) processes: Option<i64>,
@@ -247,7 +246,7 @@ pub(super) struct WorkerRow {
     pub(super) last_heard: Option<Moment>,
 }
 
-/// The task that a worker has been running longest.
+/// The task that has been running longest on a worker.
 pub(super) struct Longest {
     pub(super) task: String,
     pub(super) task_id: String,
@@ -290,7 +289,7 @@ impl WorkerRow {
     }
 }
 
-/// A worker that nobody waits for.
+/// A worker that is no longer expected to report.
 pub(super) struct LeftWorker {
     pub(super) name: String,
     pub(super) how: &'static str,
@@ -302,8 +301,8 @@ impl LeftWorker {
         Self {
             name: worker.name.clone(),
             how: match worker.snapshot.get("state").and_then(Value::as_str) {
-                Some("stopping") => "ends what it has",
-                Some("stopped") => "said goodbye",
+                Some("stopping") => "finishing its tasks",
+                Some("stopped") => "signed off",
                 // It never signed off.
                 _ => "given up",
             },
@@ -312,7 +311,7 @@ impl LeftWorker {
     }
 }
 
-/// An age that a client reported, which may be any number.
+/// Formats an age that a client reported. A client may report any number.
 fn age(seconds: f64) -> String {
     format::seconds(seconds.max(0.0))
 }

@@ -1,4 +1,4 @@
-//! Reads a project's Celery subjects, and sorts them by how much they need a person.
+//! Reads a project's Celery subjects, and sorts them by how urgently they need a person.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -23,13 +23,13 @@ use super::part::Said;
 use crate::web::format;
 use crate::web::monitor::dashboard;
 
-/// How much a subject needs a person, the most first.
+/// How urgently a subject needs a person, the most urgent first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Need {
     Down,
     InTrouble,
     None,
-    /// Nobody waits for it.
+    /// The subject is no longer expected to report.
     Left,
 }
 
@@ -48,7 +48,7 @@ impl Need {
     }
 }
 
-/// A project's Celery subjects. Its workers are only counted.
+/// A project's Celery subjects. Of its workers, only the counts.
 pub(super) struct Known {
     pub(super) beats: Vec<Beat>,
     pub(super) brokers: Vec<Broker>,
@@ -66,7 +66,7 @@ impl Known {
         })
     }
 
-    /// How much the subjects of each application need a person: (application, kind, need, how many).
+    /// Returns how urgently the subjects of each application need a person: (application, kind, need, number of subjects).
     fn needs(&self) -> impl Iterator<Item = (&str, &'static str, Need, i64)> {
         let beats = self.beats.iter().map(|beat| {
             let need = Need::of(beat.state.status, beat.state.trouble.is_some());
@@ -87,7 +87,7 @@ impl Known {
         beats.chain(brokers).chain(queues).chain(workers)
     }
 
-    /// The applications, the one that needs a person most first.
+    /// Returns the applications, the most urgent first.
     pub(super) fn apps(&self) -> Vec<String> {
         let mut needs: BTreeMap<&str, Need> = BTreeMap::new();
         for (app, _, need, _) in self.needs() {
@@ -117,7 +117,7 @@ impl Known {
         }
         let last = parts.pop();
         match last {
-            None if self.needs().next().is_none() => "Nothing of Celery was heard of yet".to_owned(),
+            None if self.needs().next().is_none() => "No Celery process has reported yet".to_owned(),
             None => "Nothing is in trouble".to_owned(),
             Some(last) => {
                 let all = if parts.is_empty() {
@@ -137,9 +137,9 @@ pub(super) struct Seen {
     pub(super) workers: Vec<Worker>,
     pub(super) consumers: Vec<Consumers>,
     incidents: Vec<Incident>,
-    /// Beats and workers that are members of an incident about their host, and that host.
+    /// Beats and workers that are members of an incident about their host: their ids, with the id of that host.
     hosts: HashMap<Uuid, Uuid>,
-    /// The incidents that the dashboard shows, with their repair.
+    /// The incidents that the dashboard shows with their repair.
     on_dashboard: Vec<IncidentId>,
 }
 
@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn the_headline_counts_what_is_in_trouble() {
         for (workers, only, headline) in [
-            (vec![], None, "Nothing of Celery was heard of yet"),
+            (vec![], None, "No Celery process has reported yet"),
             (vec![("a", Status::Up, false, 9)], None, "Nothing is in trouble"),
             (
                 vec![("a", Status::Down, false, 1)],

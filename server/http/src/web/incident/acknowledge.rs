@@ -17,7 +17,7 @@ use crate::state::AppState;
 use crate::web::format::Moment;
 use crate::web::{Frame, PageError, html};
 
-/// The routes.
+/// Mounts the routes.
 pub fn configure(config: &mut ServiceConfig) {
     config.service(
         web::resource("/acknowledge/{incident}")
@@ -43,21 +43,21 @@ struct Signed {
 #[template(path = "acknowledge.html")]
 struct AcknowledgePage {
     frame: Frame,
-    /// What the incident is about.
+    /// The name of the incident's subject.
     subject: String,
     summary: String,
     since: Moment,
-    /// When it was over.
+    /// When the incident ended.
     resolved: Option<Moment>,
-    /// When it was acknowledged.
+    /// When somebody acknowledged the incident.
     acknowledged: Option<Moment>,
-    /// Who acknowledged it.
+    /// Who acknowledged the incident.
     by: Option<String>,
-    /// The address that the button posts to. None: there is nothing left to acknowledge.
+    /// The address to which the button posts, or `None` if there is nothing left to acknowledge.
     action: Option<String>,
 }
 
-/// Reads a link. An unreadable link gets 404, like one with a wrong signature.
+/// Reads a link. An unreadable link gets 404, like a link with a wrong signature.
 fn read(incident: &str, signed: Option<Query<Signed>>) -> Result<Link, PageError> {
     let nothing = || PageError::NotFound("incident");
     let id = incident.parse::<Uuid>().map_err(|_| nothing())?;
@@ -79,7 +79,7 @@ async fn look(
 ) -> Result<HttpResponse, PageError> {
     let link = read(&incident, signed)?;
     let found = link::look(&state.services, &link).await?;
-    // Only a correct signature comes this far: each part of the path is digits of a number, an id or a digest.
+    // Only a correct signature gets here. Each part of the path is a number, an id or a digest, so the path needs no escaping.
     show(&state, found, Some(link.path()))
 }
 

@@ -1,6 +1,5 @@
-//! The pages of the causes: what a code means, what to type, how to prevent it. They are the documents of
-//! `docs/causes`, compiled in. So the link of an alert shows the text of the version that sent it, to anybody, even
-//! while the database is away.
+//! The pages of the causes: what a code means, which commands to type, how to prevent it. They are the documents of `docs/causes`, compiled into the
+//! binary. An alert's link therefore shows the text of the server's own version. It needs neither an account nor the database.
 
 use actix_web::HttpResponse;
 use actix_web::http::{Method, StatusCode};
@@ -13,7 +12,7 @@ use crate::web::{Frame, PageError, html};
 
 const LIST: &str = include_str!("../../../../../docs/causes/README.md");
 
-/// A cause's document. A missing document fails the build.
+/// Returns a cause's document. A missing document fails the build.
 macro_rules! document {
     ($cause:expr, $($variant:ident $code:literal)*) => {
         match $cause {
@@ -61,7 +60,7 @@ fn document(cause: Cause) -> &'static str {
     }
 }
 
-/// The routes.
+/// Mounts the routes.
 pub fn configure(config: &mut ServiceConfig) {
     config
         .service(
@@ -110,7 +109,7 @@ fn shown(title: &'static str, document: &str) -> HttpResponse {
     )
 }
 
-/// A document as HTML. Commands look as in incidents. Each line is a block of its own, so that one click copies one
+/// Renders a document as HTML. Commands look as in incidents. Each line of a command block becomes its own block, so that one click copies one
 /// command, without the next one. Links to other documents lead to their pages.
 fn rendered(document: &str) -> String {
     let mut is_code = false;
@@ -135,7 +134,7 @@ fn rendered(document: &str) -> String {
             title,
             id,
         })],
-        // Tags in a document would be our own, but no document needs them.
+        // Show tags as text. They could only be our own, and no document needs them.
         Event::Html(text) | Event::InlineHtml(text) => vec![Event::Text(text)],
         other => vec![other],
     });
@@ -153,7 +152,7 @@ fn command<'a>(line: &str) -> [Event<'a>; 3] {
     ]
 }
 
-/// The address on this site of a link in a document.
+/// Returns the address on this site for a link in a document.
 fn address(link: CowStr<'_>) -> CowStr<'_> {
     match link.strip_suffix(".md") {
         Some("README") => "/causes".into(),
@@ -206,7 +205,7 @@ mod tests {
         }
     }
 
-    /// Other documents are not served, so a link to one would be broken.
+    /// The server does not serve other documents, so a link to one would be broken.
     #[test]
     fn documents_link_only_to_pages_that_are_served_or_to_other_sites() {
         let pages: Vec<String> = Cause::ALL

@@ -1,4 +1,4 @@
-//! The page at `/`: what is wrong in a project and what to type, then its Beats and monitors, the worst first.
+//! The page at `/`: what is wrong in a project and which commands to type. Below, the project's Beats and monitors, the worst first.
 
 mod spell;
 
@@ -33,13 +33,13 @@ use crate::web::format::{self, Moment};
 use crate::web::people::session::SignedIn;
 use crate::web::{Frame, PageError, html};
 
-/// Open incidents that are shown; more are counted as more.
+/// The most open incidents on the page. It does not count further ones.
 const INCIDENTS: usize = 20;
 
-/// Members of an incident that are shown without a click.
+/// The most members of an incident that are visible without a click.
 const MEMBERS: usize = 12;
 
-/// The routes.
+/// Mounts the routes.
 pub fn configure(config: &mut ServiceConfig) {
     config.service(
         web::resource("/")
@@ -84,7 +84,7 @@ async fn index(
     Ok(html(StatusCode::OK, &page))
 }
 
-/// What the address asks for.
+/// The parameters of the address.
 #[derive(Debug, Default)]
 struct Asked {
     project: Option<ProjectId>,
@@ -118,7 +118,8 @@ impl Asked {
     }
 }
 
-/// The project that is asked for, among the account's own; the first when none is. None: the account has none.
+/// Returns the project in the address if the account is a member of it. Without one in the address, returns the account's first project. `None`: the
+/// account has no project.
 pub(in crate::web) fn choose(
     memberships: &[Membership],
     asked: Option<ProjectId>,
@@ -133,7 +134,7 @@ pub(in crate::web) fn choose(
     }
 }
 
-/// The newest open incidents: those that are shown, and one more.
+/// Returns the newest open incidents: those that the page shows, and one more.
 async fn open_incidents(reader: &Reader, project: ProjectId) -> StoreResult<Vec<Incident>> {
     let open = incident::Filter {
         open: Some(true),
@@ -146,7 +147,7 @@ async fn open_incidents(reader: &Reader, project: ProjectId) -> StoreResult<Vec<
     incident::list(reader, project, &open, one_more).await
 }
 
-/// The open incidents that stand on the dashboard, each at `#incident-<id>`.
+/// Returns the open incidents on the dashboard. The page has an anchor `#incident-<id>` for each.
 pub(in crate::web) async fn shown_incidents(
     reader: &Reader,
     project: ProjectId,
@@ -159,7 +160,7 @@ pub(in crate::web) async fn shown_incidents(
         .collect())
 }
 
-/// What is read for the page.
+/// The data that the page reads.
 struct Seen {
     counts: [i64; 5],
     incidents: Vec<Incident>,
@@ -210,15 +211,15 @@ struct IndexPage {
     view: View,
 }
 
-/// Whether what the page shows is being judged at all.
+/// Whether any process judges the monitors on the page, and if not, why.
 pub(in crate::web) enum Evaluator {
     AtWork,
     NotYet,
-    /// Nobody is judged: no process takes pings in.
+    /// Judgement waits, because no process listens for pings.
     NobodyListens,
-    /// Nobody is judged before what was received is written.
+    /// Judgement waits until the spooled pings are in the database.
     Replays,
-    /// Nobody is judged before a process that may hold pings is back, or this instant has come.
+    /// Judgement waits for a lost listener, which may hold pings, but at the latest until this time.
     LostListener(Option<Moment>),
     SilentSince(Moment),
 }
@@ -235,7 +236,7 @@ impl Evaluator {
             None => {}
         }
         match readiness.any_sweep_at() {
-            // Of whichever process: this one may only serve pages.
+            // Any process may judge: this one may only serve pages.
             _ if readiness.is_judging(now) => Self::AtWork,
             Some(at) => Self::SilentSince(Moment::at(at, now)),
             None => Self::NotYet,
@@ -243,7 +244,7 @@ impl Evaluator {
     }
 }
 
-/// A project of the account's, to go to.
+/// A link to one of the account's projects.
 pub(in crate::web) struct ProjectLink {
     pub(in crate::web) id: ProjectId,
     pub(in crate::web) name: String,
@@ -263,7 +264,7 @@ impl ProjectLink {
     }
 }
 
-/// Everything about one project, ready for the template.
+/// All facts about one project, ready for the template.
 struct View {
     headline: String,
     total: i64,
@@ -316,7 +317,7 @@ struct BeatRow {
 }
 
 struct MonitorRow {
-    /// Of what Beat sends: its runs have a history.
+    /// The link to the run history, for a monitor of a Beat's entry.
     history: Option<MonitorId>,
     status: &'static str,
     running: bool,
@@ -328,7 +329,7 @@ struct MonitorRow {
     last_ping: Option<Moment>,
     due: Option<Moment>,
     overdue: bool,
-    /// None: who asks may not see it.
+    /// `None` if the account may not see the URL.
     ping_url: Option<String>,
 }
 
@@ -345,14 +346,14 @@ impl View {
         } = seen;
         let more_incidents = incidents.len() > INCIDENTS;
         incidents.truncate(INCIDENTS);
-        // The newest first, but what somebody has seen already comes after what nobody has.
+        // The newest first, but acknowledged incidents after the others.
         incidents.sort_by_key(|incident| incident.acknowledged_at.is_some());
         let total = counts.iter().sum();
         let monitors = monitors
             .into_iter()
             .map(|monitor| MonitorRow::of(monitor, &beats, sees_ping_urls.then_some(site), now))
             .collect();
-        // Down before up; names stay in order.
+        // Down before up; within each, by name as before.
         beats.sort_by_key(|beat| beat.state.status.as_str() != ShownStatus::Down.as_str());
         Self {
             headline: headline(total, incidents.len(), more_incidents),
@@ -372,7 +373,7 @@ impl View {
         }
     }
 
-    /// What monitors there are, in words.
+    /// Returns the number of monitors in words.
     fn monitor_count(&self) -> String {
         format::count(self.total, "monitor")
     }
@@ -393,7 +394,7 @@ fn headline(total: i64, incidents: usize, more: bool) -> String {
 }
 
 impl Count {
-    /// From the store's order (new, up, late, down, paused) to the page's.
+    /// Converts the store's order (new, up, late, down, paused) to the order on the page.
     fn all([new, up, late, down, paused]: [i64; 5]) -> Vec<Self> {
         let of = |status: ShownStatus| match status {
             ShownStatus::New => new,
@@ -469,7 +470,7 @@ impl MonitorRow {
     fn of(monitor: Monitor, beats: &[Beat], site: Option<&Site>, now: DateTime<Utc>) -> Self {
         let state = monitor.state;
         let beat = beats.iter().find(|beat| Some(beat.id) == monitor.beat_id);
-        // What is not judged is due at no time that matters.
+        // Nobody judges a paused monitor, so its due time does not matter.
         let due = state.next_due_at.filter(|_| state.status != Status::Paused);
         Self {
             status: ShownStatus::at(state.status, state.next_due_at, state.deadline_at.is_some(), now)

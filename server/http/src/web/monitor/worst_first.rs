@@ -1,9 +1,7 @@
-//! A project's monitors in the order in which they need a person: down, late, new, up, paused; the newest first within
-//! each.
+//! A project's monitors in the order in which they need a person: down, late, new, up, paused. Within each status, the newest is first.
 //!
-//! The store lists by id. So this list joins one list for each status, and a cursor tells in which of them a page
-//! ended. A monitor whose status changes between two of these reads may be missing or appear twice, until the page is
-//! loaded again.
+//! The store lists by id. This list therefore joins one list for each status, and a cursor says in which of them a page ended. A monitor whose
+//! status changes between two of these reads may be missing or appear twice, until the reader loads the page again.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,7 +14,7 @@ use deadbeat_store::page::Page;
 use deadbeat_store::{Reader, StoreResult};
 use uuid::Uuid;
 
-/// Monitors on one page.
+/// The most monitors on one page.
 pub const ROWS: usize = 200;
 
 /// The statuses, the worst first.
@@ -28,7 +26,7 @@ pub const ORDER: [ShownStatus; 5] = [
     ShownStatus::Paused,
 ];
 
-/// The end of a page: `up.0197c2f0-…`.
+/// The place where a page ended: `up.0197c2f0-…`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {
     status: ShownStatus,
@@ -52,10 +50,10 @@ impl FromStr for Cursor {
     }
 }
 
-/// A page of monitors, and the start of the next page, if there is one.
+/// Returns a page of monitors, and the start of the next page, if there is one.
 ///
 /// # Errors
-/// If the database is away, or a row cannot be read.
+/// If the database cannot be reached, or a row cannot be read.
 pub async fn page(
     reader: &Reader,
     project: ProjectId,
@@ -89,7 +87,7 @@ fn monitors(rows: Vec<(ShownStatus, Monitor)>) -> Vec<Monitor> {
     rows.into_iter().map(|(_, monitor)| monitor).collect()
 }
 
-/// The store's filter for monitors with this shown status.
+/// Returns the store's filter for monitors with this shown status.
 fn filter(shown: ShownStatus) -> Filter {
     let (status, late) = match shown {
         ShownStatus::Down => (Some(Status::Down), None),

@@ -1,9 +1,8 @@
-//! Posted forms. Only forms that a page of this site showed to this browser are accepted.
+//! Posted forms. The server accepts only forms that one of its pages showed to this browser.
 //!
-//! A form carries a token that is derived from a secret in a cookie: the session's secret, or a visitor's secret before
-//! signing in. Another site can make a browser send the cookie, but can neither read it nor compute the token. A
-//! browser also tells where a request comes from (`Sec-Fetch-Site`, `Origin`): if it names another site, the form is
-//! refused.
+//! A form carries a token that is derived from a secret in a cookie: the session's secret, or a visitor's secret before signing in. Another site can
+//! make a browser send the cookie, but it can neither read the cookie nor compute the token. A browser also says from which site a request comes
+//! (`Sec-Fetch-Site`, `Origin`). If that is another site, the server refuses the form.
 //!
 //! The extractors [`SessionForm`] and [`VisitorForm`] are the only way to a form's fields, so no handler can forget the
 //! check.
@@ -24,7 +23,7 @@ use super::session;
 use crate::state::AppState;
 use crate::web::PageError;
 
-/// The field of every form that holds its token.
+/// The field of every form that contains the token.
 pub const TOKEN_FIELD: &str = "form_token";
 /// The cookie with the secret of a visitor who is not signed in.
 const VISITOR_COOKIE: CookieName = CookieName {
@@ -33,24 +32,24 @@ const VISITOR_COOKIE: CookieName = CookieName {
 };
 const VISITOR_CHARS: usize = 43;
 
-/// A cookie's name. On a site with https it has the prefix `__Host-`: a browser accepts such a cookie only from this
-/// host and only over https, so no sibling domain can plant one.
+/// A cookie's name. On a site with https the name has the prefix `__Host-`. A browser accepts such a cookie only from this host and only over https,
+/// so no sibling domain can set it.
 #[derive(Debug, Clone, Copy)]
 pub struct CookieName {
-    /// On a site without https, where browsers refuse that prefix.
+    /// The name on a site without https, where browsers refuse that prefix.
     pub plain: &'static str,
-    /// On a site with https.
+    /// The name on a site with https.
     pub of_host: &'static str,
 }
 
 impl CookieName {
-    /// The name on this site.
+    /// Returns the cookie's name on this site.
     #[must_use]
     pub fn on(self, is_https: bool) -> &'static str {
         if is_https { self.of_host } else { self.plain }
     }
 
-    /// The cookie's value in a request. None: there is none, or it is empty.
+    /// Returns the cookie's value in a request, or `None` if it is missing or empty.
     #[must_use]
     pub fn value(self, request: &HttpRequest) -> Option<String> {
         let is_https = request
@@ -66,7 +65,7 @@ impl CookieName {
 pub struct Fields(Vec<(String, String)>);
 
 impl Fields {
-    /// A field's value. Empty if the form has no such field.
+    /// Returns a field's value, or an empty text if the form has no such field.
     #[must_use]
     pub fn get(&self, name: &str) -> &str {
         self.0
@@ -79,7 +78,7 @@ impl Fields {
 /// A form that a page showed in a session.
 #[derive(Debug)]
 pub struct SessionForm {
-    /// The session's secret. The handler must check whether the session still lasts.
+    /// The session's secret. The handler must check that the session is still valid.
     pub session: String,
     /// The form's fields.
     pub fields: Fields,
@@ -134,7 +133,7 @@ fn posted(
     }
 }
 
-/// The token in the forms of a secret's holder. It does not reveal the secret.
+/// Returns the token for the forms of the holder of a secret. The token does not reveal the secret.
 #[must_use]
 pub fn token(secret: &str) -> String {
     let mut text = String::with_capacity(64);
@@ -146,7 +145,7 @@ pub fn token(secret: &str) -> String {
     text
 }
 
-/// The visitor's secret of a request, or a new one.
+/// Returns the visitor's secret from a request, or a new one.
 #[must_use]
 pub fn visitor(request: &HttpRequest) -> String {
     let plausible = |secret: &String| {
@@ -158,7 +157,7 @@ pub fn visitor(request: &HttpRequest) -> String {
         .unwrap_or_else(|| secret::random_text(VISITOR_CHARS))
 }
 
-/// The cookie with a visitor's secret: only for the sign-in form, and deleted when the browser closes.
+/// Makes the cookie with a visitor's secret. It serves only the sign-in form, and the browser deletes it when it closes.
 #[must_use]
 pub fn visitor_cookie(visitor: String, is_https: bool) -> Cookie<'static> {
     Cookie::build(VISITOR_COOKIE.on(is_https), visitor)
@@ -170,7 +169,7 @@ pub fn visitor_cookie(visitor: String, is_https: bool) -> Cookie<'static> {
         .finish()
 }
 
-/// Compares in constant time, so that the time does not tell how much was right.
+/// Compares in constant time, so that the time does not reveal how much of the text is correct.
 fn same(one: &str, other: &str) -> bool {
     let difference = one
         .bytes()
@@ -179,8 +178,7 @@ fn same(one: &str, other: &str) -> bool {
     one.len() == other.len() && black_box(difference) == 0
 }
 
-/// Whether the browser says that another site sent this request. For a client that says nothing (an old browser, curl),
-/// only the token decides.
+/// Returns true if the browser says that another site sent this request. If a client does not say (an old browser, curl), only the token decides.
 fn comes_from_elsewhere(request: &HttpRequest) -> bool {
     let text = |name: &str| {
         request
@@ -198,7 +196,7 @@ fn comes_from_elsewhere(request: &HttpRequest) -> bool {
     let ours = request
         .app_data::<Data<AppState>>()
         .map(|state| state.services.site().url.as_str());
-    // A proxy may not pass the Host on. Then the site's own address decides.
+    // A proxy may not forward the Host header. Then compare with the site's own address.
     let is_site = ours.is_some_and(|url| {
         url.strip_prefix(origin)
             .is_some_and(|path| path.is_empty() || path.starts_with('/'))

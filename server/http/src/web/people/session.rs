@@ -1,4 +1,4 @@
-//! Signing in and out, and who is signed in.
+//! Signing in and out, and the account that is signed in.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -21,13 +21,13 @@ use crate::request::{self, SentBy};
 use crate::state::AppState;
 use crate::web::{Frame, FrameAccount, PageError, html, see_other};
 
-/// The cookie that holds a session's secret.
+/// The cookie with a session's secret.
 pub const COOKIE: CookieName = CookieName {
     plain: "deadbeat_session",
     of_host: "__Host-deadbeat_session",
 };
 
-/// The routes.
+/// Mounts the routes.
 pub fn configure(config: &mut ServiceConfig) {
     config
         .service(
@@ -48,17 +48,17 @@ pub fn configure(config: &mut ServiceConfig) {
         );
 }
 
-/// A request of somebody who is signed in. Anybody else is sent to the sign-in page.
+/// A request from somebody who is signed in. The extractor redirects other people to the sign-in page.
 #[derive(Debug)]
 pub struct SignedIn {
-    /// Who.
+    /// The account.
     pub account: Account,
     /// The session's secret.
     session: String,
 }
 
 impl SignedIn {
-    /// What is around a page for this account.
+    /// Returns the frame of a page for this account.
     #[must_use]
     pub fn frame(&self) -> Frame {
         let account = FrameAccount {
@@ -134,7 +134,7 @@ async fn sign_in(
             add_cookie(&mut answer, &session_cookie(session, state.is_https));
             Ok(answer)
         }
-        // 422: the form is shown again. 401 would ask for a scheme of HTTP's own.
+        // 422, because the answer shows the form again. 401 would require one of HTTP's own authentication schemes.
         SignIn::Refused => Ok(sign_in_form(
             StatusCode::UNPROCESSABLE_ENTITY,
             form.visitor,
@@ -165,7 +165,7 @@ fn session_cookie(session: String, is_https: bool) -> Cookie<'static> {
 }
 
 fn add_cookie(answer: &mut HttpResponse, cookie: &Cookie<'_>) {
-    // Fails for a value that is no header: ours are letters and digits.
+    // Fails only for a value that a header cannot contain: ours consist of letters and digits.
     if let Err(error) = answer.add_cookie(cookie) {
         tracing::error!(%error, "a cookie could not be set");
     }

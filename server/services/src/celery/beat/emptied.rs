@@ -1,14 +1,14 @@
-//! A Beat's schedule that vanished, as an incident shows it.
+//! A Beat's schedule that vanished, for an incident.
 
 use chrono::{DateTime, Utc};
 
-/// The entries that were listed before.
+/// The entries of the schedule before it vanished.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Emptied {
-    /// When the empty list came.
+    /// When the empty schedule arrived.
     pub at: DateTime<Utc>,
-    /// The names of the first few monitors that it retired.
+    /// The names of the first few monitors that the empty schedule retired.
     pub names: Vec<String>,
-    /// How many monitors it retired in all.
+    /// The number of all monitors that it retired.
     pub count: i64,
 }

@@ -1,4 +1,4 @@
-//! Counts how often Beat has sent each entry lately. An entry that floods its queue is a storm.
+//! Counts how often Beat has recently sent each entry. An entry that floods its queue is a storm.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +8,7 @@ use deadbeat_domain::celery::beat::STORM_WINDOW;
 use deadbeat_domain::ids::ProjectId;
 use deadbeat_domain::schedule::Schedule;
 
-/// How often each entry was sent in the last minute, by the reports that came to this process.
+/// Counts how often each entry was sent in the last minute, according to the reports that this process received.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Floods {
     windows: Arc<Mutex<Windows>>,
@@ -19,20 +19,20 @@ pub(crate) struct Floods {
 pub struct Flood {
     /// Its name.
     pub entry: String,
-    /// How often it was sent within a minute.
+    /// How often the entry was sent within a minute.
     pub count: u32,
-    /// The queue that it was sent to. None: not known.
+    /// The queue to which the entry was sent, if known.
     pub queue: Option<String>,
 }
 
-/// By project, Beat and entry: when the count began, and how often it was sent since.
+/// By project, Beat and entry: when the count began, and how often the entry was sent since then.
 type Windows = HashMap<(ProjectId, String, String), (DateTime<Utc>, u32)>;
 
-/// The most entries that are counted at a time.
+/// The most entries that are counted at once.
 const MOST_COUNTED: usize = 50_000;
 
 impl Floods {
-    /// Counts sendings. Returns how often the entry was sent within the window.
+    /// Counts sendings of an entry. Returns how often the entry was sent within the window.
     pub(crate) fn count(
         &self,
         project: ProjectId,
@@ -59,7 +59,7 @@ impl Floods {
     }
 }
 
-/// How many slots a schedule has in the window in which a storm is counted.
+/// Returns the number of slots that a schedule has in the window for counting a storm.
 pub(crate) fn slots_within(schedule: &Schedule, now: DateTime<Utc>) -> u32 {
     let from = now - STORM_WINDOW;
     std::iter::successors(schedule.next_after(from), |slot| schedule.next_after(*slot))

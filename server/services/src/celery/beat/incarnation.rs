@@ -31,7 +31,7 @@ use crate::incident::changed::{Changed, News, What};
 use crate::judge::excuse::LONGEST_EXCUSE;
 use crate::{ServiceError, Services, incident};
 
-/// The process that a report comes from. Processes of an SDK that does not name them cannot be told apart.
+/// The process that sends a report. Processes of an SDK that does not name them cannot be distinguished.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Identity {
     /// Its boot id: random, one for each start.
@@ -42,19 +42,19 @@ pub(crate) struct Identity {
     pub pid: Option<i64>,
     /// When it started, by its clock.
     pub started_at: Option<DateTime<Utc>>,
-    /// Whether it runs or ends.
+    /// Whether it continues or ends.
     pub state: Option<State>,
-    /// For an end by an error: the class of the error.
+    /// The class of the error, if it ends by one.
     pub exit_error: Option<Text>,
 }
 
 impl Identity {
-    /// Whether it reports its end.
+    /// Returns true if the process reports its end.
     pub(crate) fn has_ended(&self) -> bool {
         matches!(self.state, Some(State::Stopped | State::Failed))
     }
 
-    /// The report in the domain's form, with a clock that is off by `skew`, and with `beat`'s period. None: it does not
+    /// Converts the report to the domain's form, for a clock that is off by `skew`, with the period of `beat`. Returns `None` if the report does not
     /// name its process.
     fn said(&self, beat: &Beat, skew: TimeDelta) -> Option<Said> {
         Some(Said {
@@ -74,20 +74,19 @@ impl Identity {
     }
 }
 
-/// The monitors that a list is about.
+/// The lineages to which a reported schedule applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
-    /// The lineage that it continues.
+    /// The lineage that the schedule continues.
     pub(crate) lineage: Bits,
-    /// The same, and the lineages without a known process. Entries that only these list are retired if the list lacks
-    /// them.
+    /// That lineage, and the lineages without a known process. Entries that only these lineages list are retired if the schedule lacks them.
     pub(crate) alone: Bits,
-    /// Earlier applications with the same name: entries that they list follow their lists.
+    /// Earlier applications with the same name. Entries in their schedules follow those schedules, not this one.
     pub(crate) elders: Bits,
 }
 
 impl Place {
-    /// For an SDK that does not name its processes.
+    /// The place for an SDK that does not name its processes.
     pub(crate) const NAMELESS: Self = Self {
         lineage: 1,
         alone: 1,
@@ -110,7 +109,7 @@ impl Incarnations {
         Ok(Self { known, spells })
     }
 
-    /// Reads the processes, and notes the report of one.
+    /// Reads the processes, and records the report of one.
     pub(crate) async fn hear(
         tx: &mut Tx,
         beat: &Beat,
@@ -123,7 +122,7 @@ impl Incarnations {
         if let Some(said) = identity.said(beat, skew) {
             on_report(&mut known, said, seen_at, now);
         }
-        // A single process needs no comparison.
+        // A single process need not be compared with others, so the blind spells do not matter.
         let spells = if known.len() > 1 {
             deadbeat_store::operation::listener::spells_since(tx, now - LONGEST_EXCUSE).await?
         } else {
@@ -133,8 +132,8 @@ impl Incarnations {
         Ok(Self { known, spells })
     }
 
-    /// Notes the list of a process, with the list's id, and finds the lineage that it continues. None: too many
-    /// lineages run at once.
+    /// Records the schedule of a process with that schedule's id, and finds the lineage that it continues. Returns `None` if too many lineages run at
+    /// once.
     pub(crate) async fn list(
         &mut self,
         tx: &mut Tx,
@@ -185,8 +184,8 @@ impl Incarnations {
         }))
     }
 
-    /// The state of the lineages, and their entries. A silent application that now reports under another name, as it
-    /// was asked to, is no loss.
+    /// Returns the state of the lineages, and their entries. A silent application that now reports under another name, as its incident asks, counts
+    /// as replaced.
     pub(crate) async fn standing(
         &mut self,
         tx: &mut Tx,
@@ -227,7 +226,7 @@ impl Incarnations {
         Ok((standing, listed))
     }
 
-    /// The fault of a Beat as which several processes report, and the processes that it is about.
+    /// Returns the fault of a Beat with several processes, and the processes with that fault.
     pub(crate) fn trouble(
         &self,
         beat: &Beat,
@@ -269,13 +268,13 @@ impl Incarnations {
         Some((cause, AtOnce { processes, listed }))
     }
 
-    /// The processes that have crashed in a row until now. `is_told`: the crash loop has an incident.
+    /// Returns the processes that have crashed in a row until now. `is_told` is true if the crash loop has an incident.
     pub(crate) fn crashes(&self, is_told: bool, now: DateTime<Utc>) -> Vec<Incarnation> {
         let crashes = crash_loop::longest(&self.known, is_told, now, &self.spells);
         crashes.into_iter().cloned().collect()
     }
 
-    /// Whether more than one process is known.
+    /// Returns true if more than one process is known.
     pub(crate) fn are_several(&self) -> bool {
         self.known.len() > 1
     }
@@ -286,7 +285,7 @@ impl Incarnations {
     }
 }
 
-/// The processes of a silent Beat that have crashed in a row until now.
+/// Returns the processes of a silent Beat that have crashed in a row until now.
 pub(crate) async fn crashes_of(
     tx: &mut Tx,
     beat: &Beat,
@@ -298,14 +297,14 @@ pub(crate) async fn crashes_of(
     Ok(crashes.into_iter().cloned().collect())
 }
 
-/// Whether the monitors of a Beat still follow that list of that process.
+/// Returns true if the monitors of a Beat still follow that schedule of that process.
 pub(crate) async fn follows(tx: &mut Tx, beat: &Beat, boot: Uuid, sync: Uuid) -> StoreResult<bool> {
     let known = deadbeat_store::celery::beat::incarnations(tx, beat.project_id, beat.id).await?;
     Ok(known.iter().any(|one| one.boot == boot && one.sync == Some(sync)))
 }
 
-/// Drops lineages of a Beat that others have replaced, and retires entries that only they list, in several
-/// transactions. After a failure in between, the Beat's next report continues.
+/// Removes lineages of a Beat that others have replaced, and retires entries that only they list. This takes several transactions. After a failure in
+/// between, the Beat's next report continues.
 pub(crate) async fn release(services: &Services, project: ProjectId, id: BeatId) -> Result<(), ServiceError> {
     let mut retired = 0;
     let mut began_at = None;
@@ -338,7 +337,7 @@ pub(crate) async fn release(services: &Services, project: ProjectId, id: BeatId)
                     listing::note_emptied(&mut tx, project, id, began_at).await?;
                 }
                 tx.commit().await?;
-                tracing::info!(beat.id = %id, retired, "a process of Beat is over; entries that only it listed are retired");
+                tracing::info!(beat.id = %id, retired, "a process of Beat has ended; the entries that only it listed are retired");
                 return Ok(());
             }
         }
@@ -346,11 +345,11 @@ pub(crate) async fn release(services: &Services, project: ProjectId, id: BeatId)
     }
 }
 
-/// Ends an incident about the lost Beat of one of several applications, which a person knows to be gone for good, and
-/// retires its monitors. Returns whether it did.
+/// Ends an incident about the lost Beat of one of several applications. The person who acknowledges it knows that this Beat is gone for good. Also
+/// retires the Beat's monitors. Returns true if the incident ended.
 ///
 /// # Errors
-/// If the database is away.
+/// If the database cannot be reached.
 pub(crate) async fn acknowledged(
     services: &Services,
     project: ProjectId,
@@ -367,7 +366,7 @@ pub(crate) async fn acknowledged(
     let Some(mut beat) = deadbeat_store::celery::beat::lock_by_id(&mut tx, project, id).await? else {
         return Ok(false);
     };
-    // If every process is silent, the Beat is missed until it comes back.
+    // If every process is silent, the Beat is expected until it comes back.
     if beat.state.trouble != Some(Cause::BeatDown) {
         return Ok(false);
     }
@@ -400,8 +399,8 @@ pub(crate) async fn acknowledged(
     Ok(transition.is_some())
 }
 
-/// A digest that tells schedules apart: the names, tasks and schedules of all entries, without the canary, which
-/// changes with the consumed queues. None for an empty list, which does not tell whose it is.
+/// Returns a digest that distinguishes schedules: the names, tasks and schedules of all entries, without the canary, which changes with the consumed
+/// queues. Returns `None` for an empty schedule, because that may belong to any application.
 fn digest(entries: &[Entry]) -> Option<String> {
     let mut lines: Vec<String> = entries
         .iter()

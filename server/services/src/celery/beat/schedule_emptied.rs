@@ -1,9 +1,9 @@
 //! A Beat whose whole schedule vanished.
 //!
-//! One list without enabled entries retires every monitor of its Beat, and any holder of a ping key can send one. So a
-//! list that takes a whole schedule away is noted with the Beat. From then on each report of the Beat shows a fault,
-//! and after [`EMPTIED_PATIENCE`] an incident opens. A list with an enabled entry ends it, and so does a person who
-//! acknowledges the incident. The monitors are kept, and come back with their entries.
+//! A single schedule without enabled entries retires every monitor of its Beat, and any holder of a ping key can send one. If a report removes a
+//! whole schedule, the Beat's row records that. From then on each report of the Beat has a fault, and after [`EMPTIED_PATIENCE`] an incident opens. A
+//! schedule with an enabled entry ends the fault, and so does a person who acknowledges the incident. The monitors are kept, and come back with their
+//! entries.
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::celery::beat::{EMPTIED_PATIENCE, is_emptied};
@@ -23,8 +23,8 @@ use crate::{ServiceError, Services, Site, incident};
 /// The most names in an incident.
 const NAMES: i64 = 10;
 
-/// Takes a list: `watched` monitors of the Beat were not retired before it, and it has `enabled` enabled entries.
-/// Returns whether an incident ended, whose alert the caller must send.
+/// Handles a schedule with `enabled` enabled entries. Before it, `watched` monitors of the Beat were not retired. Returns true if an incident ended,
+/// for which the caller must send the alert.
 pub(crate) async fn note(
     tx: &mut Tx,
     site: &Site,
@@ -44,7 +44,7 @@ pub(crate) async fn note(
     end(tx, site, beat, now).await
 }
 
-/// Ends the noted state.
+/// Ends the recorded fault.
 async fn end(tx: &mut Tx, site: &Site, beat: &mut Beat, now: DateTime<Utc>) -> StoreResult<bool> {
     if listing::emptied_at(tx, beat.project_id, beat.id).await?.is_none() {
         return Ok(false);
@@ -68,21 +68,21 @@ async fn end(tx: &mut Tx, site: &Site, beat: &mut Beat, now: DateTime<Utc>) -> S
     Ok(true)
 }
 
-/// The facts for the incident of a Beat that has just been found in this state.
+/// Returns the facts for the incident of a Beat with this new fault.
 pub(crate) async fn evidence(tx: &mut Tx, beat: &Beat, at: DateTime<Utc>) -> StoreResult<Emptied> {
     let (names, count) = listing::retired_since(tx, beat.project_id, beat.id, at, NAMES).await?;
     Ok(Emptied { at, names, count })
 }
 
-/// The fault since `emptied_at`, and for how long it must last before an incident opens.
+/// Returns the fault since `emptied_at`, and how long it must last before an incident opens.
 pub(crate) fn trouble(emptied_at: Option<DateTime<Utc>>) -> Option<(Cause, chrono::TimeDelta)> {
     emptied_at.map(|_| (Cause::ScheduleEmptied, EMPTIED_PATIENCE))
 }
 
-/// A person acknowledged the incident: the schedule is meant to be empty, so the incident ends. Returns whether it did.
+/// Ends the incident after a person acknowledged it: the schedule is meant to be empty. Returns true if the incident ended.
 ///
 /// # Errors
-/// If the database is away.
+/// If the database cannot be reached.
 pub(crate) async fn acknowledged(
     services: &Services,
     project: ProjectId,

@@ -1,4 +1,4 @@
-//! What Beat says of its schedule becomes monitors.
+//! Makes the monitors of a Beat match its reported schedule.
 
 pub(crate) mod entries;
 pub mod listing;
@@ -34,7 +34,7 @@ use crate::people::pace::Work;
 use crate::people::quota::spend_up_to;
 use crate::{ServiceError, Services, feed, incident};
 
-/// A list that is older than this when it arrives was held up.
+/// A schedule that is older than this when it arrives was delayed on its way.
 const ON_ITS_WAY: TimeDelta = TimeDelta::seconds(5);
 
 fn background(beat: &Beat) -> Background<'_> {
@@ -44,7 +44,7 @@ fn background(beat: &Beat) -> Background<'_> {
     }
 }
 
-/// Beat said when entries are next due. What it never registered, and what a person paused, stays as it is.
+/// Handles hints: when entries are next due. Ignores entries that were never registered, and monitors that a person paused.
 pub(crate) async fn due(
     services: &Services,
     project: ProjectId,
@@ -93,43 +93,44 @@ pub(crate) async fn due(
     Ok(Verdict::Accepted)
 }
 
-/// A time by a client's clock, as ours would have shown it.
+/// Converts a time of a client's clock to the server's clock.
 fn by_our_clock(at: Option<DateTime<Utc>>, skew: TimeDelta) -> Option<DateTime<Utc>> {
     at.and_then(|at| at.checked_add_signed(skew))
         .map(deadbeat_domain::time::to_micros)
 }
 
-/// Entries of one transaction, and monitors that one retires: signals of others never wait for a whole schedule.
+/// The number of entries in one transaction, and of monitors that one retires. Signals of other monitors never wait for a whole schedule.
 pub(crate) const SYNC_BATCH: usize = 100;
-/// So many more batches of monitors to retire are expected while nobody knows how many there are.
+/// The number of further batches to expect while the number of monitors to retire is unknown.
 const SOME_BATCHES: usize = 10;
 
-/// A snapshot that a Beat's monitors are being made to follow.
+/// A snapshot that a Beat's monitors are being made to match.
 struct Sync<'a> {
     project: ProjectId,
     beat: &'a str,
-    /// Names it in the Beat's row; a newer snapshot of the same process writes another name there.
+    /// The id of the snapshot in the Beat's row. A newer snapshot of the same process replaces it there.
     id: Uuid,
-    /// Which start of Beat lists it; None: its SDK does not say.
+    /// The boot id of the process with this schedule, or `None` if its SDK does not report one.
     boot: Option<Uuid>,
-    /// Which monitors it is about.
+    /// The lineages to which the snapshot applies.
     place: Place,
     listed_at: DateTime<Utc>,
-    /// When it came.
+    /// When the snapshot arrived.
     came_at: DateTime<Utc>,
     skew: TimeDelta,
 }
 
 impl Sync<'_> {
-    /// When Beat says that an entry is due, by our clock.
+    /// Returns the hint for an entry, by the server's clock.
     fn hint(&self, entry: &Entry) -> Option<DateTime<Utc>> {
-        // What came due since it was listed has been sent since, and Beat says that apart. Only what was overdue then is due now.
+        // Ignore entries that fell due after the snapshot was taken: Beat has sent them and reports their new hints in `beat_due`. Only entries that
+        // were overdue in the snapshot are due now.
         by_our_clock(entry.next_due_at, self.skew)
             .filter(|hint| *hint <= self.listed_at || *hint >= self.came_at - ON_ITS_WAY)
     }
 
-    /// Begins a transaction of it, with the Beat locked. None: a newer snapshot has begun, or the Beat was deleted; there is nothing left
-    /// to do.
+    /// Begins a transaction of this snapshot, and locks the Beat. Returns `None` if a newer snapshot has begun, or the Beat was deleted: then nothing
+    /// is left to do.
     async fn begin(&self, services: &Services) -> Result<Option<(Tx, Beat)>, ServiceError> {
         let mut tx = services.store.begin().await?;
         let Some(boot) = self.boot else {
@@ -150,11 +151,11 @@ impl Sync<'_> {
     }
 }
 
-/// Makes monitors follow a Beat's schedule: new entries are registered and armed, changed ones recomputed, missing ones retired,
-/// disabled ones paused. None of it raises an alarm.
+/// Makes monitors match a Beat's schedule. Registers and arms new entries, recomputes changed ones, retires missing ones, and pauses disabled ones.
+/// None of this sends an alert.
 ///
-/// This takes several transactions. After a failure in between, some monitors follow the new snapshot and the others the one before; the
-/// SDK sends the snapshot again, and the second try does what is left. Of two snapshots at once, the one that began last is followed.
+/// This takes several transactions. After a failure in between, some monitors match the new snapshot and the others the previous one. The SDK then
+/// sends the snapshot again, and the second attempt does the rest. If two snapshots are processed at once, the one that began last wins.
 pub(crate) async fn sync(
     services: &Services,
     project: ProjectId,
@@ -231,7 +232,7 @@ pub(crate) async fn sync(
     let is_of_schedule = |entry: &&Entry| entry.enabled && !entry.canary && !is_of_every_beat(&entry.name);
     let enabled = snapshot.entries.iter().filter(is_of_schedule).count();
     if enabled == 0 {
-        // Before the first monitor is retired: a failure in between must not hide that the schedule vanished.
+        // Record this before the first monitor is retired: a failure in between must not hide that the schedule vanished.
         let watched =
             deadbeat_store::celery::beat::lineage::watched_by(&mut tx, project, beat.id, place.alone).await?;
         schedule_emptied::note(&mut tx, &services.site, &mut beat, watched, enabled, sync.came_at).await?;
@@ -247,8 +248,8 @@ pub(crate) async fn sync(
             return Ok(Verdict::Accepted);
         }
     }
-    // One that is listed and cannot be understood stays as it is: that is no reason to retire it. A name that older versions took, and
-    // that no event can name any more, is retired: its silence must not page anybody.
+    // Keep the monitor of an invalid entry as it is, because the entry is still in the schedule. But retire a monitor whose name only older versions
+    // accepted: no event can name it any more, so its silence must not alert anybody.
     let listed: Vec<String> = seen
         .into_iter()
         .filter(|name| Text::name(name, limits::MONITOR_NAME_CHARS).is_ok())
@@ -280,7 +281,7 @@ pub(crate) async fn sync(
     }
 }
 
-/// Makes the monitors of some entries follow, in one transaction. False: a newer snapshot has begun.
+/// Updates the monitors of some entries in one transaction. Returns false if a newer snapshot has begun.
 async fn follow_batch(
     services: &Services,
     sync: &Sync<'_>,
@@ -298,14 +299,14 @@ async fn follow_batch(
         match row {
             Ok(monitor) => monitors.push(monitor),
             Err(found) => {
-                tracing::error!(monitor.id = %found.id, error = %with_sources(&found.error), "a monitor cannot be read; it stays as it is");
+                tracing::error!(monitor.id = %found.id, error = %with_sources(&found.error), "a monitor cannot be read and stays as it is");
                 unreadable.extend(found.entry);
             }
         }
     }
     deadbeat_store::monitor::run::load_into(&mut tx, &mut monitors, &[]).await?;
     let lineage = sync.place.lineage;
-    // What an application of the same name lists that was there before stays as that one lists it.
+    // An entry that an earlier application with the same name lists follows that application's schedule.
     if sync.place.elders != 0 {
         let ids: Vec<(ProjectId, MonitorId)> = monitors
             .iter()
@@ -375,8 +376,8 @@ async fn follow_batch(
     Ok(true)
 }
 
-/// Retires monitors whose entries have left the schedule, in one transaction: they are paused for good, and nobody is paged for them.
-/// Answers after which monitor to go on; none: all are retired, or a newer snapshot has begun.
+/// Retires monitors whose entries have left the schedule, in one transaction. They are paused for good, without an alert. Returns the monitor after
+/// which to continue, or `None` if all are retired or a newer snapshot has begun.
 async fn retire_batch(
     services: &Services,
     sync: &Sync<'_>,
@@ -404,7 +405,7 @@ async fn retire_batch(
             }
             Err(found) => {
                 last = Some(found.id);
-                tracing::error!(monitor.id = %found.id, error = %with_sources(&found.error), "a monitor cannot be read; it stays as it is");
+                tracing::error!(monitor.id = %found.id, error = %with_sources(&found.error), "a monitor cannot be read and stays as it is");
             }
         }
     }
@@ -420,7 +421,7 @@ async fn retire_batch(
     Ok(last.filter(|_| is_full))
 }
 
-/// Retires monitors that only these lineages list, in the caller's transaction; answers how many, and whether there may be more.
+/// Retires monitors that only these lineages list, in the caller's transaction. Returns their number, and whether there may be more.
 pub(crate) async fn retire_listed_by(
     services: &Services,
     tx: &mut Tx,
@@ -431,7 +432,7 @@ pub(crate) async fn retire_listed_by(
     let limit = SYNC_BATCH as i64;
     let rows = deadbeat_store::monitor::lock_unlisted(tx, beat, &[], lineages, None, limit).await?;
     let is_full = rows.len() == SYNC_BATCH;
-    // One that cannot be read stays as it is.
+    // An unreadable monitor stays as it is.
     let mut monitors: Vec<Monitor> = rows.into_iter().filter_map(Result::ok).collect();
     deadbeat_store::monitor::run::load_into(tx, &mut monitors, &[]).await?;
     let retired: Vec<Followed> = monitors.into_iter().map(|monitor| retire(monitor, now)).collect();
@@ -439,7 +440,7 @@ pub(crate) async fn retire_listed_by(
     Ok((retired.len(), is_full && !retired.is_empty()))
 }
 
-/// Writes monitors that met their entries, in a few statements of arrays, with all that follows from their transitions.
+/// Writes monitors that were matched with their entries, in a few array statements, with all consequences of their transitions.
 async fn write(
     services: &Services,
     tx: &mut Tx,

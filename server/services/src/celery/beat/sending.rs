@@ -1,4 +1,4 @@
-//! What Beat sent, or failed to send.
+//! Reports that Beat has sent entries, or failed to send one.
 
 use std::collections::HashMap;
 
@@ -19,7 +19,7 @@ use crate::celery::event::Verdict;
 use crate::incident::changed::{Changed, News, What};
 use crate::{ServiceError, Services, incident};
 
-/// The broker refused Beat's message.
+/// Handles a report that the broker refused Beat's message.
 pub(crate) async fn send_failed(
     services: &Services,
     project: ProjectId,
@@ -30,7 +30,7 @@ pub(crate) async fn send_failed(
     check_name(name)?;
     let mut tx = services.store.begin().await?;
     if let Some(mut beat) = deadbeat_store::celery::beat::lock(&mut tx, project, name).await? {
-        // A delayed report is out of date.
+        // A delayed report is older than the known one.
         if beat
             .send_failed
             .as_ref()
@@ -44,7 +44,7 @@ pub(crate) async fn send_failed(
     Ok(Verdict::Accepted)
 }
 
-/// Beat sent entries: how often each, and when the last of them.
+/// Records that Beat sent entries: how often each, and when the last of them.
 pub(crate) async fn sent(
     services: &Services,
     project: ProjectId,
@@ -55,7 +55,7 @@ pub(crate) async fn sent(
     let now = services.now();
     let mut flooding = Vec::new();
     for (entry, count) in entries {
-        // No registered entry has such a name.
+        // No registered entry has such a long name.
         if entry.len() > 4 * limits::MONITOR_NAME_CHARS || name.len() > 800 {
             continue;
         }
@@ -68,7 +68,7 @@ pub(crate) async fn sent(
     let Some(mut beat) = deadbeat_store::celery::beat::lock(&mut tx, project, name).await? else {
         return Ok(());
     };
-    // Once a second is enough: readers only ask whether anything was sent since a slot.
+    // Once a second is enough: readers only check whether anything was sent since a slot.
     let is_news = beat
         .sent_at
         .is_none_or(|before| at - before >= TimeDelta::seconds(1) || is_to_come(before, now));
@@ -83,7 +83,7 @@ pub(crate) async fn sent(
     let mut transition = None;
     if flood.is_some() {
         transition = on_trouble(&mut beat.state, Some((Cause::BeatStorm, TimeDelta::zero())), now);
-        // It ends when none was seen for a while.
+        // The storm ends when no further one was seen for a while.
         beat.state.since = Some(now);
     }
     deadbeat_store::celery::beat::update(&mut tx, std::slice::from_ref(&beat), false).await?;
@@ -101,7 +101,7 @@ pub(crate) async fn sent(
     Ok(())
 }
 
-/// The worst of these entries, if one was sent more often than its schedule has slots.
+/// Returns the worst of these entries, if one was sent more often than its schedule has slots.
 pub(super) async fn flood(
     tx: &mut Tx,
     beat: &Beat,

@@ -1,5 +1,5 @@
-//! How long messages had waited when a worker received them, as runs report it. If the broker does not show the age of
-//! waiting messages (RabbitMQ), this stands for it.
+//! How long messages had waited when a worker received them, according to the reports of runs. This replaces the age of waiting messages for brokers
+//! that do not show it (RabbitMQ).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,22 +11,22 @@ use deadbeat_store::{StoreResult, with_sources};
 
 use crate::Services;
 
-/// Note a queue's wait no more often than this: samples are taken every 10 s.
+/// A queue's wait is recorded at most this often; samples are taken every 10 s.
 const PAUSE: TimeDelta = TimeDelta::seconds(5);
-/// The most queues that are remembered at a time.
+/// The most queues that are remembered at once.
 const MOST_REMEMBERED: usize = 50_000;
 
 /// By project, application and queue.
 type Key = (ProjectId, String, String);
 
-/// When this process last noted the wait of each queue.
+/// When this process last recorded the wait of each queue.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Waits {
     noted: Arc<Mutex<HashMap<Key, DateTime<Utc>>>>,
 }
 
 impl Waits {
-    /// Whether the wait is to be noted again. If so, remembers it as noted.
+    /// Returns true if the wait must be recorded again. Then remembers the time.
     fn is_due(&self, key: &Key, now: DateTime<Utc>) -> bool {
         let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
         let is_recent = |at: &DateTime<Utc>| (now - *at).abs() < PAUSE;
@@ -45,8 +45,7 @@ impl Waits {
     }
 }
 
-/// Notes the waits of received runs, by application and queue. If that cannot be written, the runs are accepted all the
-/// same: other figures remain.
+/// Records the waits of received runs, by application and queue. If writing them fails, the runs are still accepted, because other figures remain.
 pub(crate) async fn taken(services: &Services, project: ProjectId, taken: HashMap<(String, String), Taken>) {
     let now = services.now();
     let due: Vec<(String, String, Taken)> = taken
@@ -59,7 +58,7 @@ pub(crate) async fn taken(services: &Services, project: ProjectId, taken: HashMa
         return;
     }
     if let Err(error) = write(services, project, &due, now).await {
-        tracing::warn!(project.id = %project, error = %with_sources(&error), "how long messages waited could not be written");
+        tracing::warn!(project.id = %project, error = %with_sources(&error), "the waits of messages in their queues could not be written");
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a sample shows of each queue, and of workers that do not report.
+//! The state of each queue in a sample, and of workers that do not report.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::celery::condition::{Condition, on_seen};
@@ -20,7 +20,7 @@ use deadbeat_store::{StoreResult, Tx};
 use super::{Answering, Seen};
 use crate::celery::result_backend::report;
 
-/// The workers that answer and do not report, as of this sample.
+/// Returns the workers that answer and do not report, according to this sample.
 pub(super) async fn strangers(
     tx: &mut Tx,
     broker: &Broker,
@@ -54,18 +54,18 @@ pub(super) async fn strangers(
     Ok(known)
 }
 
-/// The relation of silent workers to a queue.
+/// How workers that do not report relate to a queue.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SilentWorkers {
-    /// One of them answered that it consumes the queue.
+    /// True if one of them answered that it consumes the queue.
     pub(super) consume: bool,
-    /// Runs of Beat vanish into one of them.
+    /// True if runs of Beat vanish into one of them.
     pub(super) swallow: bool,
 }
 
 #[expect(
     clippy::too_many_arguments,
-    reason = "what was seen, and what it is compared with"
+    reason = "the sample, and the facts with which it is compared"
 )]
 pub(super) fn look(
     known: Option<&Queue>,
@@ -105,7 +105,7 @@ pub(super) fn look(
     queue.flow.look(&glimpse(known, seen, depth, workers, now), now);
     let has_others = silent.consume || queue.flow.has_others(longest_wait, now);
     let consumers = consumers(&queue, workers, has_others, now);
-    // Workers that wait for the result backend receive no messages meanwhile: the backend's incident reports that.
+    // A worker that waits for the result backend receives no messages; the backend's incident reports that.
     let is_held_up = || {
         workers
             .iter()
@@ -121,7 +121,7 @@ pub(super) fn look(
     (queue, transition)
 }
 
-/// What this sample shows about the queue's consumers.
+/// Returns what this sample shows about the queue's consumers.
 fn glimpse<'a>(
     known: Option<&Queue>,
     seen: &'a Seen,
@@ -133,7 +133,7 @@ fn glimpse<'a>(
         .taken_seconds
         .filter(|seconds| (0.0..=limits::SPAN_SECONDS).contains(seconds))
         .map(|seconds| now - span(seconds));
-    // A worker of an application that is not known to share this broker.
+    // Covers a worker of an application that is not known to share this broker.
     let reported_at = known.and_then(|queue| queue.taken).map(|taken| taken.at);
     let attending = workers.iter().filter(|worker| worker.queues.contains(&seen.name));
     Glimpse {
@@ -152,8 +152,8 @@ fn just_left(worker: &Worker, now: DateTime<Utc>) -> bool {
         .is_some_and(|at| now - at < REPLACED_WITHIN)
 }
 
-/// Who consumes a queue: by the broker's count, or by the workers' own reports. `has_others`: a consumer that does not
-/// report.
+/// Returns who consumes a queue, by the broker's count or by the workers' own reports. `has_others` is true if a worker consumes it without
+/// reporting.
 pub(super) fn consumers(
     queue: &Queue,
     workers: &[Worker],
@@ -162,7 +162,7 @@ pub(super) fn consumers(
 ) -> Consumers {
     let of = |status: Status| workers.iter().filter(move |worker| worker.state.status == status);
     let is_own = |worker: &Worker| worker.app == queue.app;
-    // A worker with nothing but clock skew receives messages all the same.
+    // A worker whose only fault is clock skew still receives messages.
     let works = |worker: &&Worker| {
         worker.state.status == Status::Up
             || (worker.state.status == Status::Down && worker.state.trouble == Some(Cause::ClockSkew))
@@ -181,7 +181,7 @@ pub(super) fn consumers(
     } else if !of(Status::Up).any(is_own)
         || of(Status::Paused).any(|worker| consumes(worker) && just_left(worker, now))
     {
-        // A deployment ends one worker before it starts the next, and may wait for its tasks.
+        // A deployment may end one worker before it starts the next, and may wait for tasks to end.
         Consumers::NoWorker
     } else {
         Consumers::None

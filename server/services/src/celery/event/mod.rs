@@ -1,4 +1,4 @@
-//! The SDK's door: a batch of events, each with a verdict of its own.
+//! The entrance for the SDK: a batch of events. Each event gets its own verdict.
 
 mod run;
 pub(crate) mod share;
@@ -24,17 +24,17 @@ use crate::celery::beat::{schedule_sync, sending};
 use crate::celery::{beat, broker, worker};
 use crate::{ServiceError, Services};
 
-/// A batch, as the SDK sends it. What else a batch holds is passed over without being built.
+/// A batch as the SDK sends it. Other fields of a batch are skipped without being parsed into values.
 #[derive(Debug, Deserialize)]
 pub struct EventBatch {
-    /// When it was sent, by the client's clock: tells how far that clock is off.
+    /// When the client sent the batch, by its clock. This shows how far that clock is off.
     pub sent_at: DateTime<Utc>,
     /// The events, in the order in which they happened.
     #[serde(deserialize_with = "at_most_a_batch")]
     pub events: Vec<Event>,
 }
 
-/// An event, read on its own: one that cannot be read spoils no other.
+/// An event, parsed separately, so that an unreadable event does not affect the others.
 #[derive(Debug)]
 pub struct Event(Result<(Head, What), Unreadable>);
 
@@ -54,7 +54,7 @@ impl<'de> Deserialize<'de> for Event {
     }
 }
 
-/// Stops at the first event that is too many.
+/// Reads a list of events. Stops at the first event beyond the limit.
 fn at_most_a_batch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Event>, D::Error> {
     struct Events;
 
@@ -83,7 +83,7 @@ fn at_most_a_batch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Eve
     deserializer.deserialize_seq(Events)
 }
 
-/// What every event has; the rest of it is read by its type, from the same text: no tree of values is built on the way.
+/// The fields that every event has. The others are parsed from the same text by the event's type, without an intermediate tree of values.
 #[derive(Debug, Deserialize)]
 struct Head {
     id: Uuid,
@@ -97,23 +97,23 @@ struct Head {
 enum Kind {
     /// The whole schedule of a Beat.
     BeatSchedule,
-    /// When entries that a Beat has just sent are next due.
+    /// The next due times of entries that a Beat has just sent.
     BeatDue,
-    /// Beat lives: its tick returned.
+    /// A heartbeat of Beat: its tick returned.
     BeatAlive,
-    /// A worker lives, and how it is.
+    /// A snapshot of a worker.
     WorkerSnapshot,
-    /// A worker looked at the broker.
+    /// A sample of the broker.
     BrokerSample,
-    /// A run was put into the broker's hands.
+    /// A sender gave a run to the broker.
     RunPublished,
-    /// A worker took a run from its queue.
+    /// A worker received a run from its queue.
     RunReceived,
-    /// Beat could not put a run into the broker's hands.
+    /// Beat could not give a run to the broker.
     PublishFailed,
-    /// A run began in a worker.
+    /// A worker started a run.
     RunStarted,
-    /// A try ended and another one comes: a stage of the same run.
+    /// An attempt of a run ended, and another one will follow.
     RunRetried,
     /// A run ended.
     RunFinished,
@@ -121,7 +121,7 @@ enum Kind {
     ClientLoss,
 }
 
-/// An event, read.
+/// A parsed event.
 #[derive(Debug)]
 enum What {
     BeatSchedule(Snapshot),
@@ -154,12 +154,12 @@ struct ClientLoss {
     process: Text,
 }
 
-/// Reads an event.
+/// Parses an event.
 fn read(event: &RawValue) -> Result<(Head, What), serde_json::Error> {
     let text = event.get();
-    // serde would take a list for an object and go by the order of the members.
+    // serde would accept a list for an object, and assign its members by the order of the fields.
     if !text.starts_with('{') {
-        return Err(serde_json::Error::custom("is no object"));
+        return Err(serde_json::Error::custom("is not an object"));
     }
     let head: Head = serde_json::from_str(text)?;
     let what = match head.kind {
@@ -179,13 +179,13 @@ fn read(event: &RawValue) -> Result<(Head, What), serde_json::Error> {
     Ok((head, what))
 }
 
-/// The id of an event that cannot be read otherwise.
+/// Returns the id of an event that cannot be parsed otherwise.
 fn id_of(event: &RawValue) -> Option<Uuid> {
     #[derive(Deserialize)]
     struct Named {
         id: Uuid,
     }
-    // serde would take a list for an object and go by the order of the members.
+    // serde would accept a list for an object, and assign its members by the order of the fields.
     let text = event.get();
     let named = text.starts_with('{').then(|| serde_json::from_str::<Named>(text));
     Some(named?.ok()?.id)
@@ -195,32 +195,32 @@ fn one() -> u64 {
     1
 }
 
-/// What became of one event.
+/// The result for one event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is written and committed.
+    /// The event is written and committed.
     Accepted,
-    /// The same, of a sign of life: whether this process is asked to look at the broker for its application.
+    /// Accepted, for a report of a process. Also says whether this process must sample the broker for its application.
     Heard {
-        /// It is the one that looks.
+        /// True if this process is the sampler.
         samples: bool,
-        /// Then: the queues that the workers of its application consume, as far as they were named with the same key.
+        /// For the sampler: the queues that the workers of its application consume, as far as they were reported with the same key.
         queues: Vec<String>,
     },
-    /// The same, of a Beat whose loop turns.
+    /// Accepted, for a Beat whose loop turns.
     Ticked {
-        /// It is the one that looks.
+        /// True if this process is the sampler.
         samples: bool,
-        /// Then: the queues that the workers of its application consume.
+        /// For the sampler: the queues that the workers of its application consume.
         queues: Vec<String>,
-        /// The queues to which a canary may be sent: a worker consumes them, or did before all workers left.
+        /// The queues to which a canary may be sent: a worker consumes them, or consumed them before all workers left.
         attended: Vec<String>,
     },
-    /// It is refused for good: sending it again changes nothing.
+    /// The event is refused for good. Sending it again would not help.
     Rejected {
-        /// Stable, for programs.
+        /// The code for programs, which never changes.
         code: &'static str,
-        /// For people.
+        /// The explanation for people.
         detail: String,
     },
 }
@@ -234,10 +234,11 @@ impl Verdict {
     }
 }
 
-/// Takes a batch in. The verdicts are in the order of the events, with the events' ids where they could be read.
+/// Handles a batch. Returns the verdicts in the order of the events, with the events' ids if they could be parsed.
 ///
 /// # Errors
-/// Refused; or the database is away or too much is waiting: nothing may be assumed written, and the batch should be sent again.
+/// If the access does not allow this, the database cannot be reached, or the server is overloaded. The events may or may not be written, so the
+/// client should send the batch again.
 pub async fn accept(
     services: &Services,
     access: &Access,
@@ -261,7 +262,7 @@ pub async fn accept(
                 continue;
             }
         };
-        // By our clock; never in the future, and never absurdly long ago. Two times at the ends of the calendar have no sum.
+        // By the server's clock: never in the future, and at most a day ago. The sum of two times near the ends of the calendar does not exist.
         let occurred_at = head.at.checked_add_signed(skew).unwrap_or(received_at);
         let occurred_at = to_micros(occurred_at.clamp(received_at - TimeDelta::days(1), received_at));
         let verdict = match what {
@@ -329,7 +330,7 @@ pub async fn accept(
     Ok(verdicts)
 }
 
-/// What the client can mend is a verdict; what passes is an error of the whole batch.
+/// Converts an error that the client can correct to a verdict. A temporary error fails the whole batch.
 fn rejection(error: ServiceError) -> Result<Verdict, ServiceError> {
     match error {
         ServiceError::Invalid(faults) => {

@@ -1,4 +1,4 @@
-//! What was told of runs: stages of their traces, and of what Beat sent, pings of its monitor, too.
+//! Events about runs: they become stages of traces, and for runs that Beat sent also pings of the monitor.
 
 use std::collections::{HashMap, HashSet};
 
@@ -26,14 +26,14 @@ use crate::monitor::signal::incoming::{Accepted, Address, Incoming};
 use crate::monitor::signal::ingest::IngestError;
 use crate::{ServiceError, Services};
 
-/// A time that a client names farther from now is a mistake.
+/// A client's time that is farther from now than this is a mistake.
 const FAR: TimeDelta = TimeDelta::days(3_660);
 
-/// A stage of a run. One that Beat did not send has no entry, and no monitor to miss it.
+/// A stage of a run. A run that Beat did not send has no entry, and so no monitor.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct RunEvent {
     beat: Text,
-    /// It must be said: left out by mistake, a run would be nobody's.
+    /// Required: if a mistake omitted it, the run would belong to no entry.
     #[serde(deserialize_with = "Option::deserialize")]
     entry: Option<Text>,
     run_id: Uuid,
@@ -73,41 +73,42 @@ pub(super) struct RunEvent {
     acks_late: bool,
 }
 
-/// A stage of a run as it was told.
+/// A reported stage of a run.
 pub(super) struct ToldRun {
-    /// Of its verdict.
+    /// The index of the stage's verdict.
     pub(super) place: usize,
     pub(super) id: Uuid,
     pub(super) kind: StageKind,
     pub(super) outcome: Option<Outcome>,
-    /// By our clock.
+    /// By the server's clock.
     pub(super) occurred_at: DateTime<Utc>,
-    /// How far the clock of who reports it was ahead of ours, when it happened or when it was sent: it may have been set right in between.
+    /// How far the reporter's clock was ahead of the server's, when the stage happened or when it was sent. The clock may have been corrected in
+    /// between.
     pub(super) ahead: TimeDelta,
     pub(super) run: RunEvent,
 }
 
 /// A stage that is also a ping of a monitor.
 struct RunPing {
-    /// Of its verdict.
+    /// The index of the ping's verdict.
     place: usize,
-    /// Its monitor, as its ping URL names it: whoever names it goes the same way.
+    /// The ping id of the monitor. All signals with this id take the same lane.
     monitor: PingId,
     kind: PingKind,
     outcome: Option<Outcome>,
     event: Uuid,
-    /// By our clock.
+    /// By the server's clock.
     occurred_at: DateTime<Utc>,
-    /// Its message was too old by a clock that is wrong.
+    /// True if the message only expired because a clock is wrong.
     is_early_expiry: bool,
-    /// As of [`ToldRun`].
+    /// Like the field of [`ToldRun`].
     ahead: TimeDelta,
-    /// When its message was sent, by our clock.
+    /// When the message was sent, by the server's clock.
     published_at: Option<DateTime<Utc>>,
     run: RunEvent,
 }
 
-/// How a run ended; none of a stage that is no end.
+/// Returns how a run ended, or `None` for a stage that is not an end.
 pub(super) fn outcome_of(kind: StageKind, run: &RunEvent) -> Result<Option<Outcome>, Verdict> {
     if kind != StageKind::Finished {
         return Ok(None);
@@ -124,11 +125,11 @@ pub(super) fn outcome_of(kind: StageKind, run: &RunEvent) -> Result<Option<Outco
     })
 }
 
-/// Entries that Beat sent a moment ago, in one request.
+/// The entries that Beat sent a moment ago, in one request.
 struct Sent {
-    /// The event of each message, with the Beat and the entry.
+    /// The event id of each message, with the Beat and the entry.
     messages: Vec<(Uuid, String, String)>,
-    /// When the last of them was sent.
+    /// When the last of the messages was sent.
     at: DateTime<Utc>,
 }
 
@@ -139,7 +140,7 @@ impl Sent {
             at: received_at,
         };
         for one in told {
-            // A retry is sent by its worker, and what was held up says nothing of how often Beat sends now.
+            // Ignore retries, because workers send them. Ignore delayed reports, because they do not show how often Beat sends now.
             let is_recent = one.kind == StageKind::Published
                 && one.run.retries == 0
                 && received_at - one.occurred_at < STORM_WINDOW;
@@ -154,8 +155,8 @@ impl Sent {
         sent
     }
 
-    /// How often each entry was sent, by Beat. The SDK sends a batch again after a 503 or a lost answer, so only messages that the
-    /// history did not have count. An entry of which every message was known counts 0 times.
+    /// Returns how often each entry was sent, by Beat. Counts only messages that the history did not have, because the SDK sends a batch again after
+    /// a 503 or a lost answer. An entry without new messages counts 0 times.
     fn counts(&self, fresh: &Fresh) -> HashMap<&str, HashMap<String, u32>> {
         let mut counts: HashMap<&str, HashMap<String, u32>> = HashMap::new();
         for (event, beat, entry) in &self.messages {
@@ -166,7 +167,7 @@ impl Sent {
     }
 }
 
-/// Takes in what was told of runs: first their traces, then how often Beat sent, then the pings.
+/// Handles events about runs: first their traces, then how often Beat sent, then the pings.
 pub(super) async fn accept(
     services: &Services,
     project: ProjectId,
@@ -190,9 +191,10 @@ pub(super) async fn accept(
     accept_runs(services, project, runs, received_at, remote_addr, verdicts).await
 }
 
-/// How long the messages had waited that were taken last, by application and queue. One that was delivered again was not waiting all the time.
+/// Returns how long the most recently received messages had waited, by application and queue. Ignores redelivered messages, because they were not
+/// waiting all the time.
 fn waited(told: &[ToldRun], skew: TimeDelta) -> HashMap<(String, String), Taken> {
-    // Borrowed names: most of a batch are of one queue.
+    // Keep borrowed names, because most of a batch belongs to one queue.
     let mut waited: HashMap<(&str, &str), Taken> = HashMap::new();
     for one in told {
         let run = &one.run;
@@ -200,7 +202,7 @@ fn waited(told: &[ToldRun], skew: TimeDelta) -> HashMap<(String, String), Taken>
         let (Some(queue), Some(published_at)) = (&run.queue, published_at) else {
             continue;
         };
-        // The sender's clock may be a little ahead.
+        // The sender's clock may be slightly ahead.
         let after = (one.occurred_at - published_at).max(TimeDelta::zero());
         let is_sound = after <= span(limits::SPAN_SECONDS);
         if one.kind == StageKind::Received && !run.redelivered && is_sound {
@@ -214,7 +216,7 @@ fn waited(told: &[ToldRun], skew: TimeDelta) -> HashMap<(String, String), Taken>
         .collect()
 }
 
-/// Writes what was told of runs into their traces. Answers what is also a ping of a monitor, and which stages were new.
+/// Writes stages into the traces of their runs. Returns the stages that are also pings of a monitor, and which stages were new.
 async fn accept_stages(
     services: &Services,
     project: ProjectId,
@@ -269,7 +271,7 @@ async fn accept_stages(
     Ok((runs, fresh))
 }
 
-/// Marks the runs whose message was too old only by a clock that is wrong. Their traces are written.
+/// Marks the runs whose message expired only because a clock is wrong. Their traces are already written.
 async fn note_early_expiries(
     services: &Services,
     project: ProjectId,
@@ -293,7 +295,7 @@ async fn note_early_expiries(
     Ok(())
 }
 
-/// The monitors of the entries that are named, by Beat and entry.
+/// Returns the monitors of the named entries, by Beat and entry.
 async fn monitors_of(
     services: &Services,
     project: ProjectId,
@@ -303,7 +305,7 @@ async fn monitors_of(
         .iter()
         .filter_map(|one| Some((one.run.beat.as_str(), one.run.entry.as_deref()?)))
         .collect();
-    // Runs that Beat did not send ask the database nothing here.
+    // Runs that Beat did not send need no query.
     if named.is_empty() {
         return Ok(HashMap::new());
     }
@@ -335,7 +337,7 @@ fn new_stage(
     received_at: DateTime<Utc>,
 ) -> NewStage {
     let run = one.run;
-    // By our clock, as all times of a batch; what is beyond reason is nothing.
+    // By the server's clock, like all times of a batch. Ignore times that are too far away.
     let near = |at: DateTime<Utc>| (at - received_at).abs() <= FAR;
     let ours = |at: DateTime<Utc>| at.checked_add_signed(skew).filter(|at| near(*at)).map(to_micros);
     let published_at = match one.kind {
@@ -368,7 +370,7 @@ fn new_stage(
             stage,
             task: run.task.map(String::from),
             task_id: run.task_id.map(String::from),
-            // An instant of the schedule, which no clock has measured.
+            // An instant of the schedule, which does not depend on any clock.
             slot: run.slot.filter(|slot| near(*slot)).map(to_micros),
             eta: run.eta.and_then(ours),
             published_at,
@@ -404,7 +406,7 @@ async fn accept_runs(
     Ok(())
 }
 
-/// Some of a request's signals.
+/// Handles some of a request's signals.
 async fn accept_part(
     services: &Services,
     runs: Vec<RunPing>,
@@ -422,13 +424,14 @@ async fn accept_part(
                 .accept(incoming(ping, received_at, remote_addr.clone())),
         ));
     }
-    // All are in the queue before the first is awaited: their order holds, and they share commits.
+    // Queue all signals before waiting for the first: this keeps their order, and lets them share commits.
     let (places, pending): (Vec<usize>, Vec<_>) = sent.into_iter().unzip();
     for (place, accepted) in places.into_iter().zip(join_all(pending).await) {
         match accepted {
             Ok(Accepted::Recorded) => {}
             Ok(Accepted::Unknown { .. }) => {
-                verdicts[place].1 = Verdict::rejected("unknown_entry", "the monitor was deleted meanwhile");
+                verdicts[place].1 =
+                    Verdict::rejected("unknown_entry", "the monitor was deleted in the meantime");
             }
             Err(IngestError::Full | IngestError::Unavailable) => return Err(ServiceError::Busy),
         }
@@ -448,7 +451,7 @@ fn incoming(ping: RunPing, received_at: DateTime<Utc>, remote_addr: Option<Strin
         run,
         ..
     } = ping;
-    // A failure without an exception is named by its outcome: `aborted`, `revoked`.
+    // For a failure without an exception, use its outcome: `aborted`, `revoked`.
     let error = if kind == PingKind::Fail {
         run.error.map(String::from).or(run.outcome)
     } else {

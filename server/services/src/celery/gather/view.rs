@@ -1,4 +1,4 @@
-//! Turns rows about the parts of an application into what a verdict sees.
+//! Converts rows about the parts of an application to the form of verdicts.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::celery::blame::view::{BrokerView, QueueView, WorkerView};
@@ -17,7 +17,7 @@ use uuid::Uuid;
 /// The task of the SDK's canary.
 pub(crate) const CANARY: &str = "deadbeat.canary";
 
-/// A loop that has not turned for this long waits for something.
+/// A loop that has not turned for this long is blocked.
 pub(crate) const STANDS_STILL_SECONDS: f64 = 5.0;
 
 /// Verdicts take a stopped worker into account for this long.
@@ -47,7 +47,7 @@ pub(super) fn broker_view(broker: &Broker, back_at: Option<DateTime<Utc>>, now: 
     }
 }
 
-/// How long a message may wait, as the sampler of the broker reports.
+/// Returns how long a message may wait, according to the sampler of the broker.
 pub(super) fn longest_wait(broker: Option<&Broker>) -> TimeDelta {
     broker
         .and_then(|broker| broker.sample.as_ref()?.get("longest_wait_seconds")?.as_f64())
@@ -108,7 +108,7 @@ pub(super) fn worker_view(worker: &Worker) -> WorkerView {
         started_at: instant("started_at"),
         progress_at: worker.progress_at,
         queues: worker.queues.clone(),
-        // A worker that looks for its broker stands still, and may still report its old connection.
+        // The loop of a worker that searches for its broker is blocked, and its report may still name the old connection.
         connected: said("connected").and_then(Value::as_bool) != Some(false)
             && (said("loop_lag_seconds").and_then(Value::as_f64).unwrap_or(0.0) < STANDS_STILL_SECONDS
                 || count("active") >= count("processes").max(1)),
@@ -139,7 +139,7 @@ pub(super) fn worker_view(worker: &Worker) -> WorkerView {
     }
 }
 
-/// The load of a worker's host, by the worker's last report.
+/// Returns the load of a worker's host, according to the worker's last report.
 pub(crate) fn host_load(worker: &Worker) -> HostLoad {
     let said = |field: &str| worker.snapshot.get(field);
     let figure = |field: &str| said(field).and_then(Value::as_f64);

@@ -1,4 +1,4 @@
-//! A lost host, as an incident shows it.
+//! A lost host, for an incident.
 
 use deadbeat_domain::ids::ProjectId;
 use deadbeat_domain::incident::{Subject, SubjectKind};
@@ -13,7 +13,7 @@ const NAMES: usize = 3;
 /// A host, and its silent parts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Host {
-    /// The subject.
+    /// The id of the incident's subject.
     pub id: Uuid,
     /// The project that owns it.
     pub project_id: ProjectId,
@@ -23,10 +23,9 @@ pub struct Host {
     pub silent: Vec<Resident>,
     /// The parts that report again.
     pub back: Vec<Resident>,
-    /// Runs that its Beat sent later have begun on other hosts.
+    /// True if runs that its Beat sent later have begun on other hosts.
     pub works: bool,
-    /// The monitors that its Beats schedule, or whose runs its workers had open, as far as is known when the incident
-    /// opens.
+    /// The monitors that its Beats schedule, or whose open runs belong to its workers, as far as is known when the incident opens.
     pub affected: Affected,
 }
 

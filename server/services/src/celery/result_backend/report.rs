@@ -1,4 +1,4 @@
-//! The reports of processes about a result backend, and what follows from them.
+//! The reports of processes about a result backend, and the conclusions from them.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::celery::result_backend::Trouble;
@@ -10,24 +10,24 @@ use serde_json::Value;
 /// A process's report about its calls to the result backend.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// The backend's address, without user and password.
+    /// The backend's URL, without user and password.
     pub address: Text,
-    /// When it last answered this process. None: it never has.
+    /// When the backend last answered this process, or `None` if it never has.
     #[serde(default)]
     pub answered_at: Option<DateTime<Utc>>,
-    /// The method of Celery's backend that waits or fails. None: no trouble.
+    /// The method of Celery's backend that waits or fails, or `None` if there is no fault.
     #[serde(default)]
     pub operation: Option<Text>,
-    /// Since when no call was answered.
+    /// Since when no call has been answered.
     #[serde(default)]
     pub since: Option<DateTime<Utc>>,
-    /// When that was last so.
+    /// The last time at which a call was waiting or failed.
     #[serde(default)]
     pub last_at: Option<DateTime<Utc>>,
-    /// Number of processes that wait in a call.
+    /// The number of processes that wait in a call.
     #[serde(default)]
     pub hanging: i64,
-    /// Number of processes whose last call failed.
+    /// The number of processes whose last call failed.
     #[serde(default)]
     pub failing: i64,
     /// The class of the last failure, and Redis's message.
@@ -36,8 +36,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Converts its times to the server's clock, which is ahead of the process's by `skew`. Clamps times in the future
-    /// to `now`.
+    /// Converts the times to the server's clock, which is ahead of the process's clock by `skew`. Clamps times in the future to `now`.
     pub(crate) fn on_our_clock(self, skew: TimeDelta, now: DateTime<Utc>) -> Self {
         let ours =
             |at: Option<DateTime<Utc>>| at.map(|at| at.checked_add_signed(skew).unwrap_or(now).min(now));
@@ -49,12 +48,12 @@ impl Report {
         }
     }
 
-    /// Reads a stored report. None: there is none, or this version cannot read it.
+    /// Reads a stored report. Returns `None` if there is none, or if this version cannot read it.
     pub(crate) fn read(stored: &Value) -> Option<Self> {
         serde_json::from_value(stored.clone()).ok()
     }
 
-    /// The trouble, if there is any.
+    /// Returns the fault, if there is one.
     pub(crate) fn trouble(&self) -> Option<Trouble> {
         self.operation.as_ref()?;
         let since = self.since?;
@@ -64,41 +63,41 @@ impl Report {
         })
     }
 
-    /// Whether some of its processes wait.
+    /// Returns true if some of the processes wait in a call.
     pub(crate) fn hangs(&self) -> bool {
         self.trouble().is_some() && self.hanging > 0
     }
 }
 
-/// Whether a worker waits for its result backend, by its snapshot.
+/// Returns true if a worker waits for its result backend, according to its snapshot.
 pub(crate) fn hangs(snapshot: &Value) -> bool {
     let report = snapshot.get("result_backend").and_then(Report::read);
     report.is_some_and(|report| report.hangs())
 }
 
-/// Whether a process's stored report tells of trouble.
+/// Returns true if a process's stored report contains a fault.
 pub(crate) fn is_troubled(stored: Option<&Value>) -> bool {
     stored
         .and_then(|report| report.get("operation"))
         .is_some_and(Value::is_string)
 }
 
-/// A result backend with trouble, and the processes that report it.
+/// A result backend with a fault, and the processes that report the fault.
 #[derive(Debug, Clone)]
 pub struct Backend {
     /// The id of the same application's broker.
     pub id: BrokerId,
     /// The project that owns it.
     pub project_id: ProjectId,
-    /// Its address.
+    /// The backend's URL.
     pub address: String,
-    /// The processes with trouble, by name, and their reports.
+    /// The processes with a fault, by name, and their reports.
     pub troubled: Vec<(String, Report)>,
-    /// Another process that got an answer after the trouble began, and when.
+    /// Another process that got an answer after the fault began, and when.
     pub answered: Option<(String, DateTime<Utc>)>,
 }
 
-/// The trouble of all of these processes together.
+/// Returns the fault of all these processes together.
 pub(super) fn worst(troubled: &[(String, Report)]) -> Option<Trouble> {
     troubled
         .iter()
@@ -109,7 +108,7 @@ pub(super) fn worst(troubled: &[(String, Report)]) -> Option<Trouble> {
         })
 }
 
-/// Since when the trouble of a backend lasts, for an explanation.
+/// Returns since when a backend has had its fault, for an explanation.
 pub(crate) fn since(backend: &Backend) -> Option<DateTime<Utc>> {
     worst(&backend.troubled).map(|trouble| trouble.since)
 }

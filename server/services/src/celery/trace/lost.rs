@@ -1,4 +1,4 @@
-//! The loop that closes runs of which nobody will tell the end.
+//! The loop that closes runs whose end will never be reported.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,17 +14,17 @@ use uuid::Uuid;
 use super::{Changes, Was};
 use crate::operation::duty::Duty;
 
-/// Runs that one transaction gives up.
+/// The most runs that one transaction gives up.
 const LOST_BATCH: i64 = 500;
-/// Between two looks for abandoned runs.
+/// The pause between two searches for abandoned runs.
 const LOST_PAUSE: Duration = Duration::from_secs(60);
-/// A worker that was not heard from for this long tells nothing more of its runs.
+/// A worker that has been silent for this long will report nothing more about its runs.
 const WORKER_GONE: TimeDelta = TimeDelta::minutes(10);
-/// A run that began longer ago has been forgotten by whoever began it.
+/// The worker of a run that began longer ago no longer knows the run.
 const LONGEST: TimeDelta = TimeDelta::days(7);
 
-/// The loop that closes runs of which nobody will tell the end: their worker is gone, or they began too long ago. What is told of such
-/// a run later has the last word all the same.
+/// The loop that closes runs whose end will never be reported: their worker is gone, or they began too long ago. A later report about such a run
+/// still overrides this.
 pub struct Lost {
     store: Store,
     clock: Arc<dyn Clock>,
@@ -32,7 +32,7 @@ pub struct Lost {
 }
 
 impl Lost {
-    /// Puts the parts together.
+    /// Makes the loop.
     #[must_use]
     pub fn new(store: Store, clock: Arc<dyn Clock>) -> Self {
         Self {
@@ -42,13 +42,13 @@ impl Lost {
         }
     }
 
-    /// What the loop reports of itself.
+    /// Returns the duty of the loop.
     #[must_use]
     pub fn duty(&self) -> &Duty {
         &self.duty
     }
 
-    /// Looks every minute until told to stop.
+    /// Closes abandoned runs every minute until `stop`.
     pub async fn run(&self, stop: CancellationToken) {
         loop {
             tokio::select! {
@@ -59,18 +59,18 @@ impl Lost {
             self.duty.ended(&closed);
             match closed {
                 Ok(0) => {}
-                Ok(closed) => tracing::info!(closed, "runs of which nobody told the end were closed as lost"),
+                Ok(closed) => tracing::info!(closed, "runs whose end was not reported were closed as lost"),
                 Err(error) => {
-                    tracing::warn!(error = %with_sources(&error), "abandoned runs could not be closed; trying again")
+                    tracing::warn!(error = %with_sources(&error), "abandoned runs could not be closed; retrying")
                 }
             }
         }
     }
 
-    /// Closes all that are abandoned now; answers how many. Any number of processes may do so at once.
+    /// Closes all runs that are abandoned now, and returns their number. Any number of processes may do so at once.
     ///
     /// # Errors
-    /// When the database is away. What was closed stays closed.
+    /// If the database cannot be reached. The runs already closed stay closed.
     pub async fn close_once(&self) -> StoreResult<u64> {
         let now = self.clock.now();
         let mut closed = 0;
@@ -98,9 +98,9 @@ async fn give_up(tx: &mut Tx, abandoned: &[(ProjectId, Uuid)], now: DateTime<Utc
         let was = Was::of(&stored);
         let began = stored.trace.started_at();
         let why = if began.is_some_and(|began| began < now - LONGEST) {
-            "it began over 7 days ago, and nobody told its end"
+            "it began over 7 days ago, and its end was not reported"
         } else {
-            "its worker is gone, and nobody told its end"
+            "its worker is gone, and its end was not reported"
         };
         let given_up = stored.trace.given_up(Uuid::now_v7(), why);
         if was.running.is_some() && fold(&mut stored.trace, &given_up) {
@@ -108,7 +108,7 @@ async fn give_up(tx: &mut Tx, abandoned: &[(ProjectId, Uuid)], now: DateTime<Utc
         }
     }
     changes.write(tx).await?;
-    // Also of those that the writer has closed meanwhile, or whose trace is gone.
+    // Including runs that the writer has closed in the meantime, and runs whose trace is gone.
     deadbeat_store::celery::trace::forget_open(tx, abandoned).await?;
     Ok(changes.changed.len() as u64)
 }

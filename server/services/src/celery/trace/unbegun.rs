@@ -1,5 +1,4 @@
-//! Runs whose message was lost while later runs of their entry came. The monitor stays up, since a later report
-//! satisfies its slot.
+//! Runs whose message was lost while later runs of their entry came. The monitor stays up, because a later report satisfies its slot.
 //!
 //! Each such run ends as `lost` in its trace, which `/runs` and the API show. A monitor goes down for it only if its
 //! entry demands every run.
@@ -26,17 +25,16 @@ use crate::celery::gather::Known;
 use crate::incident::changed::{Changed, News, What};
 use crate::{Site, incident};
 
-/// A run is checked this long after it was sent and reported: the report of the worker that receives it may still
-/// arrive.
+/// A run is checked this long after it was sent and reported, because the report of the worker that receives it may still arrive.
 const PATIENCE: TimeDelta = TimeDelta::seconds(20);
-/// A message that waits for longer is judged by its queue and its slot alone.
+/// A message that waits for longer is judged only by its queue and its slot.
 const GIVEN_UP_AFTER: TimeDelta = TimeDelta::hours(1);
-/// Runs of one check.
+/// The most runs of one check.
 const BATCH: i64 = 200;
 const WHY: &str =
-    "its message is lost: no worker took it, and it is not in its queue; later runs of its entry began";
+    "its message is lost: no worker received it, and it is not in its queue; later runs of its entry began";
 
-/// The note of a run that Beat sent and that no worker has received. None: there is nothing to note.
+/// Returns the record of a run that Beat sent and no worker has received, or `None` if there is nothing to record.
 pub(crate) fn of(stored: &Stored) -> Option<Unbegun> {
     if stored.trace.state() != TraceState::Published {
         return None;
@@ -54,11 +52,11 @@ pub(crate) fn of(stored: &Stored) -> Option<Unbegun> {
     })
 }
 
-/// Checks runs that wait for longer than usual. Returns how many are lost, and how many monitors went down for that.
-/// Any number of processes may do so at once.
+/// Checks runs whose messages wait for longer than usual. Returns how many are lost, and how many monitors went down for that reason. Any number of
+/// processes may do so at once.
 ///
 /// # Errors
-/// If the database is away.
+/// If the database cannot be reached.
 pub(crate) async fn look_once(store: &Store, site: &Site, now: DateTime<Utc>) -> StoreResult<(usize, usize)> {
     let due = deadbeat_store::celery::trace::unbegun::due(&store.reader(), now, BATCH).await?;
     if due.is_empty() {
@@ -73,7 +71,7 @@ pub(crate) async fn look_once(store: &Store, site: &Site, now: DateTime<Utc>) ->
 async fn judge(tx: &mut Tx, site: &Site, due: &[Unbegun], now: DateTime<Utc>) -> StoreResult<(usize, usize)> {
     let mut keys: Vec<(ProjectId, Uuid)> = due.iter().map(|one| (one.project_id, one.run_id)).collect();
     keys.sort_unstable();
-    // Lock traces first, as writers of stages do.
+    // Lock the traces first, as the writer of stages does.
     let stored = deadbeat_store::celery::trace::lock(tx, &keys).await?;
     let mut waiting: HashMap<(ProjectId, Uuid), Stored> = stored
         .into_iter()
@@ -136,7 +134,7 @@ async fn judge(tx: &mut Tx, site: &Site, due: &[Unbegun], now: DateTime<Utc>) ->
     Ok((lost.len(), down))
 }
 
-/// If an entry demands every run, its monitor goes down.
+/// If an entry expects every run, its monitor goes down.
 async fn tell(
     tx: &mut Tx,
     site: &Site,
@@ -212,7 +210,7 @@ fn view(run: &Stored) -> StageView {
     }
 }
 
-/// In the form that an explanation takes.
+/// Returns the run in the form of an explanation.
 fn stage(run: &Stored, monitor_id: MonitorId) -> Stage {
     Stage {
         monitor_id,

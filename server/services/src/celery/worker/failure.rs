@@ -3,7 +3,7 @@
 use deadbeat_store::celery::worker::Worker;
 use serde_json::Value;
 
-/// Whether the worker itself reported that it ended by an error.
+/// Returns true if the worker itself reported that it ended by an error.
 pub(crate) fn has_failed(worker: &Worker) -> bool {
     let said = |field: &str| worker.snapshot.get(field);
     said("state").and_then(Value::as_str) == Some("stopped")

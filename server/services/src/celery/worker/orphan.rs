@@ -1,4 +1,4 @@
-//! What a sweep of workers finds about the owners of open runs, and about workers that others have succeeded.
+//! Finds the owners of open runs, and workers that others have succeeded, for a sweep of workers.
 
 use std::collections::HashMap;
 
@@ -31,7 +31,7 @@ pub(crate) struct Owners {
 }
 
 impl Owners {
-    /// Finds which incarnations of a worker have ended, and which runs the last reporting one executes.
+    /// Finds out which incarnations of a worker have ended, and which runs the last reporting one executes.
     pub(crate) fn look(&mut self, worker: &mut Worker, now: DateTime<Utc>, spells: &[BlindSpell]) {
         let project = worker.project_id;
         let ended = incarnation::look(&mut worker.incarnations, now, spells);
@@ -58,14 +58,14 @@ impl Owners {
         }
     }
 
-    /// The ids of all of them.
+    /// Returns the ids of all these incarnations.
     pub(crate) fn ids(&self) -> Vec<(ProjectId, Uuid)> {
         let ended = self.ended.iter().map(|(project, id, _)| (*project, *id));
         ended.chain(self.listing.iter().copied()).collect()
     }
 
-    /// Marks the open runs whose owner has ended, or does not list them, to be judged. Only runs of `held` monitors,
-    /// which the caller has locked.
+    /// Marks the open runs whose owner has ended, or does not list them, for judgement. Marks only runs of the `held` monitors, which the caller has
+    /// locked.
     pub(crate) async fn mark(&self, tx: &mut Tx, held: &[MonitorKey], now: DateTime<Utc>) -> StoreResult<()> {
         if held.is_empty() {
             return Ok(());
@@ -97,7 +97,7 @@ pub(crate) struct Colleagues {
 }
 
 impl Colleagues {
-    /// Whether other workers do the work of this one.
+    /// Returns true if other workers do the work of this one.
     async fn succeed(&mut self, tx: &mut Tx, worker: &Worker, successors: Successors) -> StoreResult<bool> {
         let key = (worker.project_id, worker.app.clone());
         if !self.known.contains_key(&key) {
@@ -121,8 +121,8 @@ impl Colleagues {
     }
 }
 
-/// Judges the silence of a worker. A worker that may have signed off unheard, or that ended by an error, is given up if
-/// others do its work. A lost worker with an incident is given up if a new worker does.
+/// Judges the silence of a worker. A worker whose sign-off may have been missed, or that ended by an error, is given up if others do its work. A lost
+/// worker with an incident is given up if a new worker does its work.
 pub(crate) async fn judge_silence(
     tx: &mut Tx,
     worker: &mut Worker,
@@ -156,7 +156,7 @@ pub(crate) async fn judge_silence(
     Ok(transition)
 }
 
-/// Which workers may have succeeded a silent one. None: its silence is a fault, whichever others work.
+/// Returns which workers may have succeeded a silent one. Returns `None` if its silence is a fault, whichever other workers exist.
 fn successors(worker: &Worker, spells: &[BlindSpell]) -> Option<Successors> {
     let seen = worker.state.last_seen_at?;
     if has_failed(worker) {

@@ -1,4 +1,4 @@
-//! A signal on its way: its address, the facts of its request, and the outcome.
+//! A signal on its way to the database: its address, the facts of its request, and its outcome.
 
 use deadbeat_domain::ids::PingId;
 use deadbeat_domain::monitor::ping::Signal;
@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::secret;
 
-/// The monitor that a signal is for.
+/// The monitor to which a signal belongs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Address {
     /// `/ping/<uuid>`
     Ping(PingId),
-    /// `/ping/<ping key>/<slug>`. Holds only the key's digest: the key itself goes no further.
+    /// `/ping/<ping key>/<slug>`. Contains only the key's digest: the key itself goes no further.
     Slug {
         /// SHA-256 of the ping key.
         digest: Vec<u8>,
@@ -22,7 +22,7 @@ pub enum Address {
 }
 
 impl Address {
-    /// A ping key and a slug.
+    /// Makes the address for a ping key and a slug.
     #[must_use]
     pub fn slug(key: &str, slug: &str) -> Self {
         Self::Slug {
@@ -35,28 +35,28 @@ impl Address {
 /// A signal, with the facts of its request.
 #[derive(Debug, Clone)]
 pub struct Incoming {
-    /// The monitor that it is for.
+    /// The monitor to which the signal belongs.
     pub address: Address,
-    /// The signal, as the rules see it.
+    /// The signal in the form that the rules use.
     pub signal: Signal,
-    /// HTTP method.
+    /// The HTTP method.
     pub method: Option<String>,
     /// The client's address.
     pub remote_addr: Option<String>,
     /// The client's user agent.
     pub user_agent: Option<String>,
-    /// The body, cut to the limit here.
+    /// The body, already cut to the limit.
     pub body: Vec<u8>,
 }
 
 /// The outcome of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accepted {
-    /// It is written and committed.
+    /// The signal is written and committed.
     Recorded,
-    /// There is no such monitor.
+    /// The monitor does not exist.
     Unknown {
-        /// The access of the ping key, if a valid key came with a slug.
+        /// The access of the ping key, if the signal came with a slug and a valid key.
         access: Option<Access>,
     },
 }

@@ -1,4 +1,4 @@
-//! The door for signals: they wait in bounded queues for the writers, and are answered when they are durable.
+//! The entrance for signals. They wait in bounded queues for the writers. The client gets its answer when its signal is durable.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,45 +22,45 @@ use crate::operation::duty::Duty;
 use crate::operation::lane;
 use crate::operation::supervisor::Health;
 
-/// Signals that may wait, over all lanes. More is refused with "try again": never silence, never unbounded memory.
+/// The most signals that wait in all lanes together. Further ones are refused with "try again": never silently, and never with unbounded memory.
 const QUEUE: usize = 8_192;
 
-/// Writers of one process. While one waits for its commit, another works: with a single one the machine's cores stood idle for a third
-/// of the time (docs/benchmarks.md). A monitor's signals always take the same lane, so their order holds.
+/// The number of writers in a process. While one waits for its commit, another works: with a single writer the cores were idle for a third of the
+/// time (docs/benchmarks.md). All signals of a monitor take the same lane, which keeps their order.
 pub const LANES: usize = 2;
 
-/// Why a signal was not taken: it can be sent again.
+/// Why a signal was not accepted. The client may send it again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum IngestError {
     /// The queue is full.
     #[error("too many signals are waiting")]
     Full,
-    /// The database is away, or the server is stopping.
-    #[error("the database is away")]
+    /// The database cannot be reached, or the server is stopping.
+    #[error("the database cannot be reached")]
     Unavailable,
 }
 
-/// Figures for metrics.
+/// Counters for metrics.
 #[derive(Debug, Default)]
 pub struct Figures {
-    /// Signals written.
+    /// Signals that were written.
     pub recorded: AtomicU64,
-    /// Signals for nobody.
+    /// Signals for monitors that do not exist.
     pub unknown: AtomicU64,
-    /// Signals refused: queue full or database away.
+    /// Signals that were refused, because the queue was full or the database could not be reached.
     pub refused: AtomicU64,
-    /// Transactions.
+    /// Transactions of the writers.
     pub batches: AtomicU64,
-    /// Signals that the spool took, because the database could not.
+    /// Signals that went to the spool, because the database could not take them.
     pub spooled: AtomicU64,
-    /// Signals that were set aside: they could not be written while others could.
+    /// Signals that were set aside, because they could not be written while others could.
     pub set_aside: AtomicU64,
-    /// How often a signal that was tried alone made its writer panic.
+    /// Panics of a writer while it wrote a single signal.
     pub panicked: AtomicU64,
 }
 
 impl Figures {
-    /// Counts a signal that was written, or was for nobody.
+    /// Counts a signal that was written, or whose monitor does not exist.
     pub(crate) fn count(&self, accepted: Accepted) {
         let figure = match accepted {
             Accepted::Recorded => &self.recorded,
@@ -70,16 +70,16 @@ impl Figures {
     }
 }
 
-/// A signal and who waits for its answer.
+/// A signal, and the client that waits for its answer.
 pub(crate) struct Waiting {
-    /// Boxed: it is moved from the queue to its batch, and often on from there.
+    /// Boxed, because the signal moves from the queue to a batch, and often from there to another place.
     pub(crate) incoming: Box<Incoming>,
     pub(crate) answer: oneshot::Sender<Accepted>,
-    /// Since when it has waited for a locked row.
+    /// Since when the signal has waited for a locked row.
     pub(crate) held_since: Option<Instant>,
 }
 
-/// The door for signals. Cheap to clone.
+/// The entrance for signals. Clones are cheap.
 #[derive(Debug, Clone)]
 pub struct Ingest {
     lanes: Arc<[Lane]>,
@@ -88,7 +88,7 @@ pub struct Ingest {
     health: Health,
 }
 
-/// A writer's queue, and its spool.
+/// A writer's queue and spool.
 #[derive(Debug)]
 struct Lane {
     queue: mpsc::Sender<Waiting>,
@@ -97,8 +97,8 @@ struct Lane {
 }
 
 impl Ingest {
-    /// The door, and the writers behind it, which must be [`Writers::run`]: one for each of the spools (usually [`LANES`]).
-    /// Without a spool, a database that is away means "try again".
+    /// Makes the entrance and its writers, one for each spool (usually [`LANES`]). The caller must run the writers ([`Writers::run`]). Without a
+    /// spool, clients get "try again" while the database cannot be reached.
     #[must_use]
     pub fn new(
         store: &Store,
@@ -146,8 +146,8 @@ impl Ingest {
         )
     }
 
-    /// The lane of a monitor's signals: by what every process knows of it at any time. What is in a lane's spool is replayed before what comes
-    /// to that lane later, also in the next process.
+    /// Returns the lane of a monitor's signals. It depends only on facts that every process knows at any time, so it is the same in the next process.
+    /// That process then replays a spooled signal before it writes later signals of the same monitor.
     fn lane(&self, address: &Address) -> &Lane {
         let key = match address {
             Address::Ping(id) => id.0.as_u128(),
@@ -155,19 +155,19 @@ impl Ingest {
                 sum.wrapping_mul(31).wrapping_add(u128::from(byte))
             }),
         };
-        // A UUID's own bits are random at its end, whatever its version.
+        // The last bits of a UUID are random in every version.
         &self.lanes[(key % self.lanes.len() as u128) as usize]
     }
 
-    /// These monitors have just been read from the database.
+    /// Notes monitors that were just read from the database.
     pub(crate) fn learn(&self, ids: impl Iterator<Item = (PingId, MonitorId)>) {
         self.registry.learn(ids);
     }
 
-    /// Takes one signal in; returns when it is committed.
+    /// Accepts one signal. Returns when it is committed.
     ///
     /// # Errors
-    /// Nothing was written, and the client should try again.
+    /// If nothing was written. The client should then send the signal again.
     pub async fn accept(&self, incoming: impl Into<Box<Incoming>>) -> Result<Accepted, IngestError> {
         let mut incoming = incoming.into();
         if let Address::Ping(id) = incoming.address
@@ -193,42 +193,42 @@ impl Ingest {
                 mpsc::error::TrySendError::Full(_) => refuse(IngestError::Full),
                 mpsc::error::TrySendError::Closed(_) => refuse(IngestError::Unavailable),
             })?;
-        // A dropped answer means that its batch failed.
+        // The writer drops the answer if the batch failed.
         answered.await.map_err(|_| refuse(IngestError::Unavailable))
     }
 
-    /// Signals that wait.
+    /// Returns the number of signals that wait for a writer.
     #[must_use]
     pub fn waiting(&self) -> usize {
         let waiting = |lane: &Lane| lane.queue.max_capacity() - lane.queue.capacity();
         self.lanes.iter().map(waiting).sum()
     }
 
-    /// Signals in the spools that are not in the database yet: nobody is judged before they are written.
+    /// Returns the number of signals in the spools that are not in the database yet. No monitor is judged before they are written.
     #[must_use]
     pub fn spooled(&self) -> u64 {
         self.spools().map(Spool::signals).sum()
     }
 
-    /// Addresses with signals that were set aside a moment ago: their monitors, and no others, are not judged before these are written.
+    /// Returns addresses with signals that were set aside a moment ago. Only their monitors are not judged until these signals are written.
     #[must_use]
     pub fn fresh_aside(&self) -> Vec<Address> {
         self.spools().flat_map(Spool::fresh_aside).collect()
     }
 
-    /// The name of this process among those that listen: it lies in the first spool file, and is the same at the next start. None: there
-    /// is no spool, so nothing can be held.
+    /// Returns this process's id among the listeners. The first spool file keeps the id for the next start. Returns `None` without a spool: the
+    /// process then cannot hold signals.
     #[must_use]
     pub fn listener(&self) -> Option<Uuid> {
         self.spools().next().map(Spool::listener)
     }
 
-    /// What each lane's writer reports of itself.
+    /// Returns the duty of each lane's writer.
     pub fn duties(&self) -> impl Iterator<Item = Duty> {
         self.lanes.iter().map(|lane| lane.duty.clone())
     }
 
-    /// Which loops that signals need do not work.
+    /// Returns the health of the loops that signals depend on.
     #[must_use]
     pub fn health(&self) -> &Health {
         &self.health
@@ -238,31 +238,31 @@ impl Ingest {
         self.lanes.iter().filter_map(|lane| lane.spool.as_ref())
     }
 
-    /// Signals that are set aside: acknowledged, and tried again at a bounded pace.
+    /// Returns the number of signals that are set aside: acknowledged, and retried at a bounded pace.
     #[must_use]
     pub fn aside(&self) -> usize {
         self.spools().map(Spool::aside).sum()
     }
 
-    /// Ping URLs that are known in memory.
+    /// Returns the number of ping URLs in the registry.
     #[must_use]
     pub fn known(&self) -> usize {
         self.registry.len()
     }
 
-    /// Bytes that they take.
+    /// Returns the size of the spooled signals, in bytes.
     #[must_use]
     pub fn spooled_bytes(&self) -> u64 {
         self.spools().map(Spool::bytes).sum()
     }
 
-    /// When the oldest signal in the spool came.
+    /// Returns when the oldest spooled signal was received.
     #[must_use]
     pub fn oldest_spooled(&self) -> Option<DateTime<Utc>> {
         self.spools().filter_map(Spool::oldest_at).min()
     }
 
-    /// Figures for metrics.
+    /// Returns the counters for metrics.
     #[must_use]
     pub fn figures(&self) -> &Figures {
         &self.figures

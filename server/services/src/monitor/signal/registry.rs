@@ -1,10 +1,9 @@
-//! Which ping URLs exist, in memory. So the server does not ask the database again about an id that it has just denied.
-//! While the database is away, the server can still tell a monitor's ping from noise.
+//! The list of existing ping URLs, in memory. It saves queries for ids that the database has just denied. While the database cannot be reached, it
+//! also lets the server distinguish a monitor's ping from noise.
 //!
-//! The list is read at the start, and follows notifications of other processes' changes and every look-up. It is read
-//! again after the connection to the database was cut, and every ten minutes in any case. While the database is there,
-//! the list never decides alone: the writer looks a known id up anyway, and an unknown id is looked up before it is
-//! refused, at a limited rate.
+//! The server reads the list at its start. It then updates the list by the notifications of other processes' changes and by every look-up. It reads
+//! the list again after the connection to the database was cut, and every ten minutes in any case. While the database can be reached, the list never
+//! decides alone: the writer looks up even known ids. Before the server refuses an unknown id, it looks that id up, at a limited rate.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -18,23 +17,22 @@ use uuid::Uuid;
 
 use crate::operation::duty::Duty;
 
-/// How long an id that the database has denied is refused without asking again.
+/// For how long the server refuses an id without a look-up after the database has denied that id.
 const DENIED_FOR: Duration = Duration::from_secs(5);
-/// The most denied ids that are remembered.
+/// The most denied ids that the list remembers.
 const MOST_DENIED: usize = 100_000;
-/// The most look-ups a second of ids that the complete list does not have. A look-up finds a monitor that another
-/// process has just made.
+/// The most look-ups per second of ids that are missing in the complete list. A look-up finds a monitor that another process has just created.
 const LOOK_UPS_A_SECOND: u32 = 500;
-/// Read the list again after this, whatever notifications came.
+/// The age at which the list is read again, even if all notifications have arrived.
 const EXPIRY: Duration = Duration::from_secs(600);
 /// The pause after a failed connection to the database.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Rows that one query reads.
+/// The number of rows that one query reads.
 const CHUNK: i64 = 20_000;
-/// The notifications of migration 0010.
+/// The channel of the notifications of migration 0010.
 const CHANNEL: &str = "deadbeat_monitor";
 
-/// Which ping URLs exist. Cheap to clone.
+/// The list of existing ping URLs. Clones are cheap.
 #[derive(Debug, Clone)]
 pub struct Registry {
     inner: Arc<RwLock<Inner>>,
@@ -52,29 +50,29 @@ impl Default for Registry {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Ping ids as numbers: 32 bytes an entry.
+    /// Ping ids and monitor ids as numbers: 32 bytes per entry.
     known: HashMap<u128, u128, RandomState>,
-    /// `known` is complete: it was read, and notifications have come ever since.
+    /// True if `known` is complete: it was read, and notifications have arrived ever since.
     is_complete: bool,
     denied: HashMap<u128, Instant>,
     look_ups: u32,
     second: Option<Instant>,
 }
 
-/// Whether an id exists, without asking the database.
+/// Whether an id exists, as far as the list says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Known {
     /// A monitor has it.
     Yes,
     /// No monitor has it.
     No,
-    /// Unknown: the list is not complete.
+    /// Unknown, because the list is not complete.
     Perhaps,
 }
 
 impl Registry {
     fn read(&self) -> RwLockReadGuard<'_, Inner> {
-        // A panic while writing leaves a valid map behind, so go on with it.
+        // A panic while writing leaves the map valid, so continue with it.
         self.inner.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -82,8 +80,8 @@ impl Registry {
         self.inner.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a ping for this id is refused without asking: the database has just denied the id, or this second's
-    /// look-ups are used up.
+    /// Returns true if the server refuses a ping for this id without a look-up. Either the database has just denied the id, or this second's look-ups
+    /// are used up.
     #[must_use]
     pub fn refuses(&self, id: PingId) -> bool {
         let id = id.0.as_u128();
@@ -112,7 +110,7 @@ impl Registry {
         inner.look_ups > LOOK_UPS_A_SECOND
     }
 
-    /// Whether an id exists, without asking the database.
+    /// Returns whether an id exists, without a query.
     #[must_use]
     pub fn knows(&self, id: PingId) -> Known {
         let inner = self.read();
@@ -125,26 +123,26 @@ impl Registry {
         }
     }
 
-    /// The monitor behind a ping URL, if it is known.
+    /// Returns the monitor of a ping URL, if the list has it.
     #[must_use]
     pub(crate) fn monitor_of(&self, id: PingId) -> Option<MonitorId> {
         let found = self.read().known.get(&id.0.as_u128()).copied();
         found.map(|monitor| MonitorId(Uuid::from_u128(monitor)))
     }
 
-    /// Number of known ping URLs.
+    /// Returns the number of known ping URLs.
     #[must_use]
     pub fn len(&self) -> usize {
         self.read().known.len()
     }
 
-    /// Whether no ping URL is known.
+    /// Returns true if the list is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Notes ids that the database has.
+    /// Notes ids that exist in the database.
     pub(crate) fn learn(&self, ids: impl Iterator<Item = (PingId, MonitorId)>) {
         let mut fresh = ids.filter(|(ping, _)| self.knows(*ping) != Known::Yes).peekable();
         if fresh.peek().is_none() {
@@ -158,7 +156,7 @@ impl Registry {
         }
     }
 
-    /// Notes that the database does not have an id.
+    /// Notes that an id does not exist in the database.
     pub(crate) fn deny(&self, id: PingId) {
         let mut inner = self.write();
         inner.known.remove(&id.0.as_u128());
@@ -168,7 +166,7 @@ impl Registry {
         inner.denied.insert(id.0.as_u128(), Instant::now());
     }
 
-    /// What the loop reports of itself.
+    /// Returns the duty of the loop.
     #[must_use]
     pub fn duty(&self) -> &Duty {
         &self.duty
@@ -179,7 +177,7 @@ impl Registry {
         while !stop.is_cancelled() {
             if let Err(error) = self.follow(store, &stop).await {
                 self.duty.failed();
-                tracing::debug!(error = %with_sources(&error), "the list of ping URLs cannot be kept; trying again");
+                tracing::debug!(error = %with_sources(&error), "the list of ping URLs cannot be kept up to date; retrying");
             }
             self.write().is_complete = false;
             tokio::select! {
@@ -189,10 +187,9 @@ impl Registry {
         }
     }
 
-    /// Listens, reads the whole list, and follows changes, until the connection is cut or the list is due to be read
-    /// again.
+    /// Listens, reads the whole list, and follows changes. Returns when the connection is cut, or when the list must be read again.
     async fn follow(&self, store: &Store, stop: &CancellationToken) -> StoreResult<()> {
-        // Listen before reading the list, so that no change in between is missed.
+        // Listen before reading the list, so that no change in between is lost.
         let mut changes = store.listen(CHANNEL).await?;
         loop {
             self.load(store).await?;
@@ -205,7 +202,7 @@ impl Registry {
                     () = &mut expiry => break,
                     change = changes.next() => change?,
                 };
-                // A connection that was cut may have lost some notifications.
+                // Notifications may be lost when the connection is cut.
                 let Some(change) = change else { return Ok(()) };
                 match parse(&change) {
                     Some((true, ping, monitor)) => self.learn(std::iter::once((ping, monitor))),
@@ -239,7 +236,7 @@ impl Registry {
     }
 }
 
-/// Reads `came <ping id> <id>` or `went <ping id> <id>`. Anything else means: read the whole list.
+/// Parses `came <ping id> <id>` or `went <ping id> <id>`. For any other text, the caller must read the whole list.
 fn parse(change: &str) -> Option<(bool, PingId, MonitorId)> {
     let mut words = change.split(' ');
     let came = match words.next()? {

@@ -1,4 +1,4 @@
-//! A ping that came as a request, in any dialect.
+//! A ping that arrived as a request, in any dialect.
 
 use std::net::IpAddr;
 
@@ -8,14 +8,14 @@ use uuid::Uuid;
 
 use super::incoming::{Address, Incoming};
 
-/// The facts that a dialect reads from a request: which monitor is meant, and what it reports.
+/// The facts that a dialect reads from a request: the monitor, and its report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     /// The monitor.
     pub address: Address,
-    /// What it reports.
+    /// The kind of the report.
     pub kind: PingKind,
-    /// The exit code of the client's command, 0 to 255. None: the client sent none.
+    /// The exit code of the client's command, 0 to 255, or `None` if the client sent none.
     pub exit_code: Option<u8>,
     /// The client's run id.
     pub run_id: Option<Uuid>,
@@ -33,8 +33,7 @@ pub struct Sender {
 }
 
 impl Incoming {
-    /// Makes the signal of a request. `received_at` is when the request entered the server: take the time before any
-    /// slow work.
+    /// Makes the signal of a request. `received_at` is the time when the request arrived: take it before any slow work.
     #[must_use]
     pub fn from_request(
         received_at: DateTime<Utc>,
@@ -47,7 +46,7 @@ impl Incoming {
             signal: Signal {
                 kind: report.kind,
                 received_at,
-                // A request does not carry the time by its client's clock.
+                // A request does not contain the time of its client's clock.
                 occurred_at: received_at,
                 run_id: report.run_id,
                 exit_code: report.exit_code,

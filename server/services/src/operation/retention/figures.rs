@@ -1,27 +1,27 @@
-//! What the retention has done since the start of this process: for metrics, logs and the command.
+//! Counters of the retention since the start of this process, for metrics, logs and the command.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use chrono::{DateTime, Utc};
 
-/// What the retention removes, and in which order of a pass.
+/// A kind of data that the retention removes. The order is that of a pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// Tables of whole days of pings, and of their bodies.
+    /// Tables with the pings of whole days, or with their bodies.
     Days,
-    /// Bodies of days without a table.
+    /// Bodies of pings of days that have no table.
     StrayBodies,
-    /// Pings of days without a table.
+    /// Pings of days that have no table.
     StrayPings,
-    /// What belonged to monitors that are gone.
+    /// Data of deleted monitors.
     Deleted,
-    /// Pings beyond a monitor's share.
+    /// Pings beyond the number that a monitor may keep.
     ExcessPings,
-    /// Runs that are over.
+    /// Ended runs.
     Runs,
     /// Traces of runs.
     Traces,
-    /// Attempts to deliver.
+    /// Attempts of deliveries.
     Attempts,
     /// Settled deliveries.
     Deliveries,
@@ -41,18 +41,18 @@ pub enum Kind {
     Sessions,
     /// Quotas whose window has ended.
     Quotas,
-    /// API keys that were revoked.
+    /// Revoked API keys.
     RevokedKeys,
-    /// Workers that nobody waits for.
+    /// Workers that are no longer expected to report.
     Workers,
-    /// Queues that nobody has seen for long.
+    /// Queues without a sample for a long time.
     Queues,
-    /// Brokers that nobody has looked at for long.
+    /// Brokers without a sample for a long time.
     Brokers,
 }
 
 impl Kind {
-    /// Every kind, in the order of a pass: what belongs to a row comes before the row.
+    /// Every kind, in the order of a pass: the rows that belong to a row come before that row.
     pub const ALL: [Self; 21] = [
         Self::Days,
         Self::StrayBodies,
@@ -77,7 +77,7 @@ impl Kind {
         Self::Brokers,
     ];
 
-    /// Its name in metrics and logs.
+    /// Returns the name of the kind in metrics and logs.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -106,7 +106,7 @@ impl Kind {
     }
 }
 
-/// What was removed of one kind.
+/// What the retention has removed of one kind.
 #[derive(Debug, Default)]
 pub struct Count {
     removed: AtomicU64,
@@ -116,47 +116,47 @@ pub struct Count {
 }
 
 impl Count {
-    /// Rows removed; of [`Kind::Days`], tables.
+    /// Returns the number of removed rows; for [`Kind::Days`], of tables.
     #[must_use]
     pub fn removed(&self) -> u64 {
         self.removed.load(Ordering::Relaxed)
     }
 
-    /// Steps, each a transaction.
+    /// Returns the number of steps, each of them a transaction.
     #[must_use]
     pub fn steps(&self) -> u64 {
         self.steps.load(Ordering::Relaxed)
     }
 
-    /// The most rows that one step removed.
+    /// Returns the most rows that one step has removed.
     #[must_use]
     pub fn most(&self) -> u64 {
         self.most.load(Ordering::Relaxed)
     }
 
-    /// Steps that failed.
+    /// Returns the number of failed steps.
     #[must_use]
     pub fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
     }
 }
 
-/// What was removed of each kind.
+/// What the retention has removed of each kind.
 #[derive(Debug, Default)]
 pub struct Figures {
     counts: [Count; Kind::ALL.len()],
-    /// When the last pass ended that failed nowhere; microseconds since the epoch, 0: never.
+    /// When a pass last ended without a failure, in microseconds since the epoch. 0: never.
     ended_at: AtomicI64,
 }
 
 impl Figures {
-    /// What was removed of one kind.
+    /// Returns the counters of one kind.
     #[must_use]
     pub fn of(&self, kind: Kind) -> &Count {
         &self.counts[kind as usize]
     }
 
-    /// When the last pass ended that failed nowhere.
+    /// Returns when a pass last ended without a failure.
     #[must_use]
     pub fn last_pass_at(&self) -> Option<DateTime<Utc>> {
         Some(self.ended_at.load(Ordering::Relaxed))

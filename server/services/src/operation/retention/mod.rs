@@ -1,8 +1,8 @@
-//! The loop that makes the days' tables ahead of time and removes what is too old. Never inside a request, always in bounded steps.
+//! The loop that makes the tables for the coming days and removes data that are too old. It never runs inside a request, and works in bounded steps.
 //!
-//! A pass takes the kinds of data in turn. A turn ends after [`TURN`] steps, so a huge table keeps no other one waiting, and the pass goes
-//! round until nothing is left. Each step is a transaction of its own that removes or looks at 5,000 rows at most. A step that fails ends
-//! the turn of its kind for this pass, and no other kind's.
+//! A pass goes through the kinds of data in turn. A turn ends after [`TURN`] steps, so that a huge table does not delay the others. The pass repeats
+//! the turns until nothing is left. Each step is a transaction that removes or reads at most 5,000 rows. A failed step ends the turns of its kind in
+//! this pass, but not those of other kinds.
 
 mod figures;
 mod step;
@@ -21,29 +21,29 @@ use crate::operation::duty::Duty;
 pub use figures::{Count, Figures, Kind};
 use step::{Places, step};
 
-/// Between two passes.
+/// The pause between two passes.
 const PAUSE: Duration = Duration::from_secs(3_600);
-/// Between a start and the first pass.
+/// The pause between a start and the first pass.
 const FIRST_PAUSE: Duration = Duration::from_secs(300);
-/// After a pass that failed: a busy table, or the database is away.
+/// The pause after a failed pass, such as one that met a busy table or an unreachable database.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(30);
-/// Days that have a table before they begin: a server that is down over a weekend finds them made.
+/// How many days ahead tables are made: after a weekend without the server, today's table still exists.
 const DAYS_AHEAD: i64 = 3;
-/// Steps of one kind before the next kind has its turn.
+/// The most steps of one kind before the turn of the next kind.
 const TURN: usize = 100;
 
-/// How long each table is kept. Days are whole days before now.
+/// How long the server keeps each kind of data. Days are whole days before now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetentionSettings {
-    /// Pings, today not counted.
+    /// Pings, not counting today.
     pub ping_days: u16,
-    /// Bodies of pings, today not counted; never longer than their pings.
+    /// Bodies of pings, not counting today; never longer than their pings.
     pub ping_body_days: u16,
-    /// The newest pings of a monitor, whatever their age.
+    /// The most pings of a monitor, whatever their age. The newest ones are kept.
     pub pings_per_monitor: u32,
-    /// Runs that are over.
+    /// Ended runs.
     pub run_days: u16,
-    /// The history of runs, those that never ended too.
+    /// The history of runs, including runs that never ended.
     pub trace_days: u16,
     /// Resolved incidents, with their members.
     pub incident_days: u16,
@@ -55,15 +55,15 @@ pub struct RetentionSettings {
     pub delivery_days: u16,
     /// Attempts of settled deliveries; never longer than their delivery.
     pub attempt_days: u16,
-    /// Blind spells; never shorter than one may excuse somebody.
+    /// Blind spells; never shorter than the time for which one may excuse a late report.
     pub blind_spell_days: u16,
-    /// Workers that nobody waits for, after they were last heard of: each start of a container may bring a new name.
+    /// Workers that are no longer expected to report, after their last report. Each start of a container may add a new name.
     pub worker_days: u16,
-    /// Queues, after they were last seen.
+    /// Queues, after their last sample.
     pub queue_days: u16,
-    /// Brokers, after somebody last looked at them.
+    /// Brokers, after their last sample.
     pub broker_days: u16,
-    /// API keys, after they were revoked.
+    /// Revoked API keys, after they were revoked.
     pub revoked_key_days: u16,
 }
 
@@ -89,35 +89,35 @@ impl Default for RetentionSettings {
     }
 }
 
-/// What a pass did.
+/// The result of a pass.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Passed {
     removed: [u64; Kind::ALL.len()],
-    /// Kinds of which a step failed.
+    /// Kinds with a failed step.
     pub failed: Vec<Kind>,
 }
 
 impl Passed {
-    /// Rows removed of one kind; of [`Kind::Days`], tables.
+    /// Returns the number of removed rows of one kind; for [`Kind::Days`], of tables.
     #[must_use]
     pub fn of(&self, kind: Kind) -> u64 {
         self.removed[kind as usize]
     }
 }
 
-/// How a turn ended.
+/// The result of a turn.
 enum Turn {
-    /// Nothing of its kind is left to do.
+    /// No data of its kind are left to remove.
     Over,
-    /// It had its share of steps.
+    /// The turn has used all its steps, and more data are left.
     More,
     /// A step failed.
     Failed,
-    /// Another process removes, or this one stops.
+    /// Another process runs the retention, or this process stops.
     Stopped,
 }
 
-/// Removes.
+/// The retention loop.
 pub struct Retention {
     store: Store,
     clock: Arc<dyn Clock>,
@@ -128,7 +128,7 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// Puts the parts together.
+    /// Makes the loop.
     #[must_use]
     pub fn new(
         store: Store,
@@ -146,17 +146,17 @@ impl Retention {
         }
     }
 
-    /// What the loop reports of itself.
+    /// Returns the duty of the loop.
     #[must_use]
     pub fn duty(&self) -> &Duty {
         &self.duty
     }
 
-    /// The days' tables now, and then a pass every hour until told to stop.
+    /// Makes the days' tables at once, then runs a pass every hour until `stop`.
     pub async fn run(&self, stop: CancellationToken) {
-        // After a start there is more urgent work than looking through all monitors (5.8 s for a million, measured).
+        // Right after a start there is more urgent work than reading all monitors (5.8 s for a million, measured).
         if let Err(error) = self.make_days(self.clock.now()).await {
-            tracing::warn!(error = %with_sources(&error), "the tables of the days to come could not be made; trying again");
+            tracing::warn!(error = %with_sources(&error), "the tables of the coming days could not be made; retrying");
         }
         let mut pause = FIRST_PAUSE;
         loop {
@@ -186,18 +186,18 @@ impl Retention {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(error = %with_sources(&error), "old data could not be removed; trying again");
+                    tracing::warn!(error = %with_sources(&error), "old data could not be removed; retrying");
                     PAUSE_AFTER_FAILURE
                 }
             };
         }
     }
 
-    /// Makes the tables of the days to come, and removes what is too old. Does nothing where another process is at it. A step that fails
-    /// is logged and counted, and stops no other kind.
+    /// Makes the tables of the coming days, and removes data that are too old. Does nothing if another process is doing this. A failed step is logged
+    /// and counted, and does not stop other kinds.
     ///
     /// # Errors
-    /// When no connection to the database can be had. What was removed stays removed.
+    /// If there is no connection to the database. The rows already removed stay removed.
     pub async fn pass_once(&self) -> StoreResult<Passed> {
         self.pass(&CancellationToken::new()).await
     }
@@ -232,7 +232,7 @@ impl Retention {
         Ok(passed)
     }
 
-    /// Some steps of one kind, each in a transaction of its own.
+    /// Runs some steps of one kind, each in its own transaction.
     async fn turn(
         &self,
         kind: Kind,
@@ -253,13 +253,13 @@ impl Retention {
                 let stepped = match step(&mut tx, kind, &self.settings, &mut places, now).await {
                     Ok(stepped) => stepped,
                     Err(error) => {
-                        // The next table's step asks for the same lock at once.
+                        // The step for the next table requests the same lock at once.
                         tx.rollback().await;
                         return Err(error);
                     }
                 };
-                // Committed even if nothing was removed: dropped instead, the transaction would give the lock back a little later than
-                // the next step asks for it.
+                // Commit even if nothing was removed. Dropping the transaction would release the lock slightly later, and the next step needs that
+                // lock at once.
                 tx.commit().await?;
                 Ok(Some(stepped))
             };
@@ -279,36 +279,39 @@ impl Retention {
             }
         }
         let removed = passed.of(kind);
-        tracing::info!(kind = kind.as_str(), removed, "removing old data; more is left");
+        tracing::info!(kind = kind.as_str(), removed, "removing old data; more are left");
         Ok(Turn::More)
     }
 
     fn failed(&self, kind: Kind, error: &deadbeat_store::StoreError, passed: &mut Passed) {
-        tracing::warn!(kind = kind.as_str(), error = %with_sources(error), "old data could not be removed; the next pass tries again");
+        tracing::warn!(kind = kind.as_str(), error = %with_sources(error), "old data could not be removed; the next pass retries");
         self.figures.failed(kind);
         passed.failed.push(kind);
     }
 
-    /// Makes the tables of the days to come. False: another process is at it.
+    /// Makes the tables of the coming days. Returns false if another process is doing this.
     async fn make_days(&self, now: DateTime<Utc>) -> StoreResult<bool> {
         let today = now.date_naive();
         let mut tx = self.store.begin().await?;
         if !store::try_lock(&mut tx).await? {
             return Ok(false);
         }
-        // Yesterday's too: pings from the spool keep the time at which they came.
+        // Also yesterday's, because pings from the spool keep the time of their arrival.
         let (first, last) = (today - TimeDelta::days(1), today + TimeDelta::days(DAYS_AHEAD));
         store::make_partitions(&mut tx, first, last).await?;
         let strays = store::stray_pings(&mut tx).await?;
         if strays > 0 {
-            tracing::warn!(strays, "pings of days that have no table: is the clock right?");
+            tracing::warn!(
+                strays,
+                "there are pings of days without a table; check the server's clock"
+            );
         }
         tx.commit().await?;
         Ok(true)
     }
 }
 
-/// Kinds that must have nothing left to do first: a row stays while something belongs to it.
+/// Returns the kinds that must be finished before this kind: a row stays while other rows belong to it.
 fn waits_for(kind: Kind) -> &'static [Kind] {
     match kind {
         Kind::Deliveries => &[Kind::Attempts],

@@ -1,4 +1,4 @@
-//! One bounded step of each kind, and where the next one begins.
+//! One bounded step of each kind, and the place where the next step continues.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::ids::{MonitorId, ProjectId};
@@ -10,21 +10,21 @@ use uuid::Uuid;
 use super::{Kind, RetentionSettings};
 use crate::judge::excuse::LONGEST_EXCUSE;
 
-/// Rows that one step removes, or looks at.
+/// The most rows that one step removes or reads.
 pub(super) const BATCH: i64 = 5_000;
-/// Monitors that one step looks at.
+/// The most monitors that one step reads.
 const MONITORS: i64 = 1_000;
 
-/// What one step did.
+/// The result of one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stepped {
     pub(super) removed: u64,
-    /// Nothing is left to do in this pass.
+    /// True if nothing is left to do in this pass.
     pub(super) is_over: bool,
 }
 
 impl Stepped {
-    /// A step that removes what an index finds: a step that found less than it might is the last one.
+    /// Makes the result of a step that removes rows by an index. A step that found fewer rows than its limit is the last one.
     fn found(removed: u64) -> Self {
         Self {
             removed,
@@ -33,7 +33,7 @@ impl Stepped {
     }
 }
 
-/// Where each walk goes on. It lives as long as the process: a walk that was interrupted goes on in the next pass.
+/// The places where the steps continue. They last as long as the process: the next pass continues an interrupted walk.
 #[derive(Debug, Default)]
 pub(super) struct Places {
     excess_monitor: Option<MonitorId>,
@@ -49,7 +49,7 @@ pub(super) struct Places {
     change: Uuid,
 }
 
-/// Moves a walk on; at its end, back to the beginning.
+/// Advances a walk. At its end, returns it to the start.
 fn walked<P: Default>(place: &mut P, walked: Walked<P>) -> Stepped {
     let is_over = walked.last.is_none();
     *place = walked.last.unwrap_or_default();
@@ -137,7 +137,7 @@ pub(super) async fn step(
             walked(&mut places.change, step)
         }
         Kind::BlindSpells => {
-            // A spell that may still excuse somebody stays, whatever the setting says.
+            // Keep a blind spell that may still excuse a late report, whatever the setting says.
             let old = before(settings.blind_spell_days).min(now - LONGEST_EXCUSE);
             Stepped::found(store::old_spells(tx, old, BATCH).await?)
         }
@@ -160,7 +160,7 @@ pub(super) async fn step(
     Ok(stepped)
 }
 
-/// Looks for monitors with more pings than their share, or removes what the last look found.
+/// Reads monitors to find those with too many pings, or removes the pings that the last such step found.
 async fn excess(tx: &mut Tx, keep: i64, places: &mut Places) -> StoreResult<Stepped> {
     if places.excess.is_empty() {
         let found = store::excess_pings(tx, places.excess_monitor, keep, MONITORS).await?;
@@ -174,12 +174,12 @@ async fn excess(tx: &mut Tx, keep: i64, places: &mut Places) -> StoreResult<Step
     places.excess = later;
     Ok(Stepped {
         removed,
-        // The look that found these was the last one.
+        // The step that found these pings was the last one.
         is_over: places.excess.is_empty() && places.excess_monitor.is_none(),
     })
 }
 
-/// Splits ranges into those of the next step, `limit` pings at most, and the rest.
+/// Splits ranges into those of the next step, with at most `limit` pings, and the rest.
 fn share(ranges: &[PingRange], limit: i64) -> (Vec<PingRange>, Vec<PingRange>) {
     let (mut now, mut later) = (Vec::new(), Vec::new());
     let mut room = limit;
@@ -199,7 +199,7 @@ fn share(ranges: &[PingRange], limit: i64) -> (Vec<PingRange>, Vec<PingRange>) {
     (now, later)
 }
 
-/// Project by project, as the index has the traces.
+/// Goes project by project, in the order of the index on traces.
 async fn traces(tx: &mut Tx, before: DateTime<Utc>, places: &mut Places) -> StoreResult<Stepped> {
     let project = match places.trace_project {
         Some(project) => project,

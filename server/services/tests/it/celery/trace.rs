@@ -224,7 +224,7 @@ async fn a_run_whose_worker_is_gone_is_closed_as_lost_and_a_late_word_corrects_i
     assert_eq!(stored.trace.state(), TraceState::Ended(Outcome::Lost));
     assert_eq!(
         stored.trace.error(),
-        Some("its worker is gone, and nobody told its end")
+        Some("its worker is gone, and its end was not reported")
     );
 
     // Its process had only lost the network.

@@ -4,11 +4,11 @@ use chrono::{DateTime, Utc};
 use deadbeat_domain::alert::rotation::Shift;
 use deadbeat_store::alert::rotation::StoredRotation;
 
-/// Octets of a line without its end (RFC 5545, 3.1).
+/// The most octets of a line, without the line break (RFC 5545, 3.1).
 const LINE_OCTETS: usize = 75;
 
-/// Writes a calendar with an event for each shift. An event keeps its UID while its shift begins at the same time, so
-/// programs that poll the feed change their events instead of adding others.
+/// Writes a calendar with an event for each shift. An event keeps its UID while the start of its shift stays the same. A program that polls the feed
+/// then changes its event instead of adding another one.
 pub fn write<'a>(stored: &StoredRotation, shifts: impl Iterator<Item = Shift<'a>>) -> String {
     let name = escaped(&stored.rotation.settings().name);
     let stamp = time(stored.updated_at);
@@ -31,7 +31,7 @@ pub fn write<'a>(stored: &StoredRotation, shifts: impl Iterator<Item = Shift<'a>
         line(&mut text, &format!("DTSTART:{}", time(shift.starts_at)));
         line(&mut text, &format!("DTEND:{}", time(shift.ends_at)));
         line(&mut text, &format!("SUMMARY:{person} (on call\\, {name})"));
-        // A shift does not make the person busy.
+        // On-call shifts do not block time in the person's calendar.
         line(&mut text, "TRANSP:TRANSPARENT");
         line(&mut text, "END:VEVENT");
     }
@@ -43,12 +43,12 @@ fn time(at: DateTime<Utc>) -> String {
     at.format("%Y%m%dT%H%M%SZ").to_string()
 }
 
-/// A text as RFC 5545, 3.3.11 writes it. Names hold no line breaks.
+/// Escapes a text (RFC 5545, 3.3.11). Names contain no line breaks.
 fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace(';', "\\;").replace(',', "\\,")
 }
 
-/// Adds a line, folded so that no line is longer than 75 octets and no character is cut.
+/// Adds a line. Folds it so that no line has more than 75 octets and no character is split.
 fn line(text: &mut String, content: &str) {
     let mut octets = 0;
     for character in content.chars() {

@@ -47,7 +47,7 @@ struct StageRow {
     worker: Option<String>,
     queue: Option<String>,
     retries: i32,
-    /// The beginning of the attempt's id.
+    /// The first characters of the attempt's id.
     attempt: Option<String>,
     more: Vec<String>,
 }

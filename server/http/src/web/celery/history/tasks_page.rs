@@ -17,7 +17,7 @@ use crate::web::format::{self, Moment};
 use crate::web::people::session::SignedIn;
 use crate::web::{Frame, PageError, html, see_other};
 
-/// The stretches that the page offers, in hours, and their names.
+/// The stretches that the page offers: their hours and their names.
 const STRETCHES: [(u32, &str); 4] = [(1, "hour"), (6, "6 hours"), (24, "day"), (168, "7 days")];
 
 #[derive(Debug, Deserialize)]
@@ -36,7 +36,7 @@ struct TasksPage {
     tasks: Vec<TaskRow>,
     run_count: String,
     from: Moment,
-    /// The stretch has more runs than the page reads.
+    /// True if the stretch has more runs than the page reads.
     is_cut: bool,
 }
 
@@ -48,7 +48,7 @@ struct StretchLink {
 
 struct TaskRow {
     name: Option<String>,
-    /// The list of its runs.
+    /// The address of the list of the task's runs.
     link: String,
     failed_link: String,
     runs: String,

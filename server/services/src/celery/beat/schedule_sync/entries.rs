@@ -1,4 +1,4 @@
-//! Makes a monitor of an entry of Beat's schedule, or changes it.
+//! Creates the monitor of an entry in Beat's schedule, or changes it.
 
 use std::collections::{HashMap, HashSet};
 
@@ -24,7 +24,7 @@ use crate::{ServiceError, feed};
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Registered {
     schedule: Value,
-    // Left out if there is none, so that an entry from before there were delays counts as unchanged.
+    // Omitted if zero, so that a row from before delays existed counts as unchanged.
     #[serde(default, skip_serializing_if = "is_none")]
     delay_seconds: f64,
     grace_seconds: f64,
@@ -36,7 +36,7 @@ struct Registered {
     every_run: bool,
 }
 
-/// A Beat's period and grace, until it reports its own.
+/// A Beat's period and grace until it reports its own.
 pub(crate) const PERIOD_SECONDS: f64 = 15.0;
 
 pub(crate) const GRACE_SECONDS: f64 = 60.0;
@@ -45,7 +45,7 @@ pub(crate) const GRACE_SECONDS: f64 = 60.0;
 pub(super) struct Followed {
     pub(super) monitor: Monitor,
     pub(super) settings_changed: bool,
-    /// The length of its runs is to be learned anew, and whether that limits them.
+    /// Some if the duration of its runs must be learned again; true if that duration limits them.
     pub(super) learns: Option<bool>,
     pub(super) is_due_changed: bool,
     pub(super) transition: Option<Transition>,
@@ -104,7 +104,7 @@ pub(super) async fn register(
         .collect();
     let taken = settings::slugs_taken(tx, project, &wanted).await?;
     let mut taken: HashSet<String> = taken.into_iter().collect();
-    // All entries may have the same slug, for example if their names are in another script.
+    // All entries may have the same slug, for example if their names are in a non-Latin script.
     let mut numbers: HashMap<String, u32> = HashMap::new();
     let mut monitors = Vec::with_capacity(entries.len());
     let mut bounds = Vec::with_capacity(entries.len());
@@ -124,7 +124,7 @@ pub(super) async fn register(
             on_due_hint(&mut state, Some(hint), now);
         }
         if !entry.enabled {
-            // A new monitor has no history to record this in.
+            // A new monitor has no history in which to record this.
             let _ = on_pause(&mut state, Trigger::Retire, now);
             state.retired = true;
         }
@@ -149,7 +149,7 @@ pub(super) async fn register(
             state,
         });
     }
-    // If a slug was taken since the look-up, the SDK sends the whole schedule again.
+    // If another request has taken a slug since the look-up, the SDK sends the whole schedule again.
     let monitors: Vec<&Monitor> = monitors.iter().collect();
     deadbeat_store::monitor::insert(tx, &monitors)
         .await
@@ -166,7 +166,7 @@ pub(super) async fn register(
     Ok(())
 }
 
-/// The taken slug with the first free number after `number`.
+/// Returns the taken slug with the first free number after `number`.
 fn numbered(slug: &str, taken: &HashSet<String>, number: &mut u32) -> String {
     loop {
         *number += 1;
@@ -191,8 +191,7 @@ pub(super) fn follow(
     let due_before = due_of(&monitor);
     let retired_before = monitor.retired_at;
     let mut learns = None;
-    // Only if Beat's own entry changed: a grace that a person set stays. A field that a newer SDK adds is no such
-    // change.
+    // Only if Beat's own entry changed, so that a grace set by a person stays. A new field from a newer SDK is no such change.
     if monitor.registered.as_ref() != Some(&told) {
         if !is_same_expectation(monitor.registered.as_ref(), &told) {
             on_settings_change(&mut monitor.state, expectation, now);
@@ -224,7 +223,7 @@ pub(super) fn follow(
     })
 }
 
-/// Whether both say the same about when an entry is due, how late it may be, and how long it may take.
+/// Returns true if both have the same due times, the same tolerated lateness and the same longest run.
 fn is_same_expectation(before: Option<&Value>, now: &Value) -> bool {
     [
         "schedule",
@@ -240,7 +239,7 @@ pub(super) fn due_of(monitor: &Monitor) -> (Option<DateTime<Utc>>, Option<DateTi
     (monitor.state.next_due_at, monitor.state.hinted_due_at)
 }
 
-/// The entry has left Beat's schedule: pauses its monitor for good, without an alert.
+/// Retires a monitor whose entry has left Beat's schedule: pauses it for good, without an alert.
 pub(super) fn retire(mut monitor: Monitor, now: DateTime<Utc>) -> Followed {
     monitor.retired_at = Some(now);
     monitor.updated_at = now;

@@ -14,12 +14,12 @@ use uuid::Uuid;
 
 use crate::celery::beat;
 
-/// A Beat's whole schedule: an entry that is not in it is not scheduled.
+/// A Beat's whole schedule. Beat does not send entries that are missing in it.
 #[derive(Debug, Deserialize)]
 pub struct Snapshot {
     /// The Beat's name.
     pub beat: String,
-    /// The boot id of the process that lists it: random, one for each start.
+    /// The boot id of the process with this schedule: random, one for each start.
     #[serde(default)]
     pub boot: Option<Uuid>,
     /// The host on which it runs.
@@ -31,7 +31,7 @@ pub struct Snapshot {
     /// When it started, by its clock.
     #[serde(default)]
     pub started_at: Option<DateTime<Utc>>,
-    /// Whether it runs or ends. None: an older SDK, which does not report its end.
+    /// Whether it continues or ends. `None`: an older SDK, which does not report its end.
     #[serde(default)]
     pub state: Option<beat::State>,
     /// Every entry.
@@ -44,15 +44,15 @@ pub struct Snapshot {
 pub struct Entry {
     /// Its name, unique within the Beat.
     pub name: String,
-    /// The task that it sends.
+    /// The task that Beat sends for it.
     #[serde(default)]
     pub task: Option<Text>,
     /// The schedule, in the JSON form of `domain/schedule/json.rs`.
     pub schedule: Value,
-    /// It is the SDK's canary, which is in no application's schedule.
+    /// True for the SDK's canary, which is in no application's schedule.
     #[serde(default)]
     pub canary: bool,
-    /// False: the Beat has it, and does not send it.
+    /// False if the Beat has the entry, but does not send it.
     #[serde(default = "yes")]
     pub enabled: bool,
     /// How long after a slot a run may begin at the earliest: the countdown with which Beat sends the entry.
@@ -63,13 +63,13 @@ pub struct Entry {
     /// How long a run may take.
     #[serde(default)]
     pub longest_run_seconds: Option<f64>,
-    /// Nobody has set how long a run may take, so the learned lengths limit it, too.
+    /// True if nobody has set how long a run may take. The learned durations then limit it, too.
     #[serde(default)]
     pub longest_run_is_a_guess: bool,
-    /// Every run is expected: a run whose message is lost is an incident even if later runs came.
+    /// True if every run is expected: a run whose message is lost is then an incident even if later runs came.
     #[serde(default)]
     pub every_run: bool,
-    /// The hint: when Beat says that it is next due.
+    /// The hint: when the entry is next due according to Beat.
     #[serde(default)]
     pub next_due_at: Option<DateTime<Utc>>,
 }
@@ -83,7 +83,7 @@ fn yes() -> bool {
     true
 }
 
-/// Reads one entry more than a Beat may have, which shows that there are too many, and skips the rest.
+/// Reads one entry more than a Beat may have, so that the caller detects too many, and skips the rest.
 fn objects<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Vec<T>, D::Error> {
     struct Objects<T>(PhantomData<T>);
 
@@ -100,7 +100,7 @@ fn objects<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> R
                 let Some(entry) = list.next_element::<Box<RawValue>>()? else {
                     return Ok(entries);
                 };
-                // serde would read a list as an object, and assign its members by the order of the fields.
+                // serde would accept a list for an object, and assign its members by the order of the fields.
                 if !entry.get().starts_with('{') {
                     return Err(A::Error::custom("an entry is an object"));
                 }
@@ -119,7 +119,7 @@ fn objects<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> R
 pub struct DueHints {
     /// The Beat's name.
     pub beat: String,
-    /// The entries that it sent.
+    /// The entries that Beat has just sent.
     #[serde(deserialize_with = "objects")]
     pub entries: Vec<DueHint>,
 }
@@ -129,7 +129,7 @@ pub struct DueHints {
 pub struct DueHint {
     /// The entry's name.
     pub name: Text,
-    /// None: never again. The field must be present: if it could be left out by mistake, that would disarm the monitor.
+    /// `None`: never again. The field must be present: if a mistake could omit it, the monitor would be disarmed.
     #[serde(deserialize_with = "Option::deserialize")]
     pub next_due_at: Option<DateTime<Utc>>,
 }

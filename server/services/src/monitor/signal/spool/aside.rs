@@ -1,8 +1,8 @@
-//! Signals that were acknowledged and cannot be written for now: another transaction holds their monitor's row, the row
-//! cannot be read, or the database refuses them.
+//! Acknowledged signals that cannot be written for now. Another transaction has locked their monitor's row, the row cannot be read, or the database
+//! refuses the signals.
 //!
-//! They leave the order of numbers, so that later signals can be written. Each has a name of its own in the table
-//! `writer`, as if it were a spool with one signal: so it is written only once.
+//! These signals leave the order of numbers, so that later signals can be written. Each has its own name in the table `writer`, as if it were a spool
+//! with one signal. The server therefore writes each only once.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::Ordering;
@@ -17,15 +17,15 @@ use super::{
 };
 use crate::monitor::signal::incoming::{Address, Incoming};
 
-/// The most signals of one address that are accepted while others of it are set aside.
+/// The most signals of one address that are accepted while others of this address are set aside.
 pub const MOST_OF_ONE: usize = 500;
 /// The most signals that may be set aside.
 pub const MOST_ASIDE: usize = 10_000;
-/// For how long the oldest signal of an address counts as about to be written. Most locks are released by then.
+/// For this long the oldest signal of an address counts as about to be written. Most locks are released within this time.
 const FRESH: Duration = Duration::from_secs(30);
 
-/// The signals that are set aside, in memory: for each address the places of its signals, oldest first, and since when
-/// they are known.
+/// The index in memory of the signals that are set aside. For each address it has the places of its signals, oldest first, and since when this
+/// process knows them.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     places: HashMap<Address, VecDeque<(u64, Instant)>>,
@@ -45,7 +45,7 @@ pub(crate) struct Aside {
 }
 
 impl Index {
-    /// Reads what an opened file holds. If it was open before, signals that were known then are not new.
+    /// Makes the index of an opened file. If this process had the file open before, signals from that time are not new.
     pub(super) fn of(aside: Vec<(u64, Address)>, before: &Self) -> Self {
         let known: HashMap<u64, Instant> = before.places.values().flatten().copied().collect();
         let mut index = Self::default();
@@ -62,7 +62,7 @@ impl Index {
         self.next = self.next.max(place + 1);
     }
 
-    /// Which of these may be added. An address at its limit must wait; others need not.
+    /// Returns which of these signals may be added. An address at its limit must wait, but other addresses need not.
     fn fits(&self, addresses: &[Address]) -> Vec<bool> {
         let mut taken: HashMap<&Address, usize> = HashMap::new();
         let mut all = self.count;
@@ -100,19 +100,19 @@ impl Inner {
 }
 
 impl Spool {
-    /// Number of signals that are set aside.
+    /// Returns the number of signals that are set aside.
     #[must_use]
     pub fn aside(&self) -> usize {
         self.inner.index().count
     }
 
-    /// Whether signals of this address are set aside. Then later ones are set aside, too, so that their order holds.
+    /// Returns true if signals of this address are set aside. Later ones must then be set aside, too, to keep their order.
     #[must_use]
     pub fn is_aside(&self, address: &Address) -> bool {
         self.inner.index().places.contains_key(address)
     }
 
-    /// Each address with signals that are set aside, and the place of its oldest one.
+    /// Returns each address with signals that are set aside, and the place of its oldest signal.
     pub(crate) fn oldest_aside(&self) -> Vec<(Address, u64)> {
         let index = self.inner.index();
         let oldest =
@@ -120,9 +120,8 @@ impl Spool {
         index.places.iter().filter_map(oldest).collect()
     }
 
-    /// Addresses whose oldest signal was set aside a moment ago. It will soon be written, so its monitor should not be
-    /// judged before that. A signal that stays aside does not count, even if later ones follow: otherwise its monitor
-    /// would never be judged again.
+    /// Returns the addresses whose oldest signal was set aside a moment ago. That signal will soon be written, so its monitor should not be judged
+    /// before. A signal that stays aside does not count, even if later ones follow: otherwise its monitor would never be judged again.
     #[must_use]
     pub(crate) fn fresh_aside(&self) -> Vec<Address> {
         let index = self.inner.index();
@@ -133,11 +132,11 @@ impl Spool {
         fresh.map(|(address, _)| address.clone()).collect()
     }
 
-    /// Keeps new signals aside. Returns for each whether it is kept. Kept ones are on the disk when this returns. The
-    /// others exceed a limit: that of their address, or that of all.
+    /// Sets new signals aside. Returns for each signal whether it was kept; kept signals are on the disk by then. The others exceed the limit of
+    /// their address, or the limit for all.
     ///
     /// # Errors
-    /// If the spool's cap is reached, or the file cannot be written. Then none of them is kept.
+    /// If the spool's size limit is reached, or the file cannot be written. Then no signal is kept.
     pub async fn append_aside(&self, batch: &[Incoming]) -> Result<Vec<bool>, SpoolError> {
         let rows = rows(batch)?;
         let addresses: Vec<Address> = batch.iter().map(|one| one.address.clone()).collect();
@@ -180,16 +179,16 @@ impl Spool {
         .await
     }
 
-    /// Moves signals out of the order. No limit applies: they are acknowledged, and count against the cap already.
+    /// Moves signals out of the order of numbers. No limit applies, because they are acknowledged and already count towards the size limit.
     ///
     /// # Errors
-    /// If the file cannot be written. Then none of them is moved.
+    /// If the file cannot be written. Then no signal is moved.
     pub async fn set_aside(&self, spooled: &[&Spooled]) -> Result<(), SpoolError> {
         let moved: Vec<((u64, u32), Address)> = spooled
             .iter()
             .map(|one| ((one.position, one.part), one.incoming.address.clone()))
             .collect();
-        // The writer's number soon passes theirs, even if no signal with a higher number stays in the file.
+        // Note the highest number, because the writer's number will soon be higher, even if no signal with a higher number stays in the file.
         let Some(last) = spooled.iter().map(|one| one.position).max() else {
             return Ok(());
         };
@@ -246,7 +245,7 @@ impl Spool {
         .await
     }
 
-    /// Deletes signals that were set aside: they are in the database now.
+    /// Deletes signals from the file that are now in the database.
     ///
     /// # Errors
     /// If the file cannot be written.

@@ -1,4 +1,4 @@
-//! The file of a spool: opening it, reading its content, and dealing with damage.
+//! The file of a spool: opening, reading and damage.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
@@ -26,18 +26,17 @@ pub(super) struct Content {
 
 /// Why a file cannot be opened.
 pub(super) enum Fault {
-    /// The file may be sound: no permission, no space, or another process has it open.
+    /// The file may be intact, but there is no permission or no space, or another process has it open.
     Passing(SpoolError),
-    /// The file is damaged, and stays so.
+    /// The file is damaged. A retry would not help.
     Damaged(String),
 }
 
 /// Opens or creates a file, and reads all its signals.
 ///
-/// `writer`: the name under which this process already writes. A file that is opened again keeps that name, because a
-/// commit under it may still be under way.
+/// `writer` is the name under which this process already writes. A reopened file keeps that name, because a commit under it may still be running.
 pub(super) fn read(path: &Path, writer: Option<Uuid>) -> Result<Content, Fault> {
-    // redb checks most of the bytes that it reads, but trusts some.
+    // redb validates most of the bytes that it reads, but panics on some damaged ones.
     catch_unwind(AssertUnwindSafe(|| read_trusting(path, writer)))
         .unwrap_or_else(|_| Err(Fault::Damaged("reading it fails".to_owned())))
 }
@@ -82,7 +81,7 @@ fn read_trusting(path: &Path, writer: Option<Uuid>) -> Result<Content, Fault> {
             }
             tracing::error!(
                 signals = unreadable.len(),
-                "spooled signals cannot be read; they stay in the file, aside"
+                "some spooled signals cannot be read; the file keeps them in a table of their own"
             );
         }
         let known = names.get("listener").map_err(fault)?.map(|id| id.value());
@@ -95,8 +94,7 @@ fn read_trusting(path: &Path, writer: Option<Uuid>) -> Result<Content, Fault> {
             }
         };
         let named = names.get("writer").map_err(fault)?.map(|id| id.value());
-        // A process that finds an empty file takes a new name: the old numbers do not tell what an earlier process has
-        // committed.
+        // A process that finds an empty file takes a new name, because the file does not contain the numbers that an earlier process has committed.
         let known = named.filter(|_| signals > 0).or(writer.map(|id| id.as_u128()));
         let id = known.unwrap_or_else(|| Uuid::new_v4().as_u128());
         if named != Some(id) {
@@ -110,7 +108,7 @@ fn read_trusting(path: &Path, writer: Option<Uuid>) -> Result<Content, Fault> {
         let (key, value) = entry.map_err(fault)?;
         let (_, json, body) = value.value();
         bytes += size(json, body);
-        // A signal that a newer version wrote stays in its place.
+        // Leave a signal that a newer version wrote in its place.
         if let Ok(kept) = serde_json::from_slice::<Kept>(json) {
             aside.push((key.value(), kept.address));
         }
@@ -127,7 +125,7 @@ fn read_trusting(path: &Path, writer: Option<Uuid>) -> Result<Content, Fault> {
     })
 }
 
-/// Renames a file to the first free name of its kind. Deletes nothing.
+/// Renames a file to the first free name of its kind. Nothing is deleted.
 pub(super) fn rename(path: &Path) -> std::io::Result<PathBuf> {
     let mut number = 1;
     loop {
@@ -142,7 +140,7 @@ pub(super) fn rename(path: &Path) -> std::io::Result<PathBuf> {
     }
 }
 
-/// When a kept signal was received. None: it cannot be read.
+/// Returns when a kept signal was received, or `None` if the signal cannot be read.
 pub(super) fn came_at(json: &[u8]) -> Option<DateTime<Utc>> {
     let kept: Kept = serde_json::from_slice(json).ok()?;
     Some(kept.signal.received_at)

@@ -1,10 +1,10 @@
-//! Signals that the database could not take, kept in a file until it can: durable when acknowledged, replayed in order, once.
+//! The spool: a file that keeps signals while the database cannot take them. Acknowledged signals are durable. The replay is in order, and only once.
 //!
-//! The file is a `redb` database (ADR 018): a transaction is on the disk when it is committed, and one that was torn is as if it had
-//! never begun. Its calls block, so each runs on a thread for that.
+//! The file is a `redb` database (ADR 018): a committed transaction is on the disk, and an interrupted one leaves no trace. Its calls block, so each
+//! runs on a thread for blocking calls.
 //!
-//! A write that fails (the disk is full) closes the file; the next call opens it again, so that the spool is back as soon as there is
-//! space. A file that cannot be read is kept under another name, and a fresh one begun.
+//! A failed write (such as to a full disk) closes the file, and the next call opens it again. The spool thus works again as soon as there is space. A
+//! file that cannot be read gets another name, and the spool begins a new file.
 
 mod aside;
 mod file;
@@ -33,65 +33,65 @@ use deadbeat_domain::monitor::ping::Signal;
 
 pub(crate) use self::aside::Aside;
 
-/// The signal's number, and 0. Older versions numbered batches: then the second part is the place within the batch.
+/// The signal's number, and 0. Older versions numbered batches, with the position within the batch as the second part.
 type Place = (u64, u32);
 /// The signal as JSON, and its body.
 type Row<'a> = (&'a [u8], &'a [u8]);
-/// The same, before it is written.
+/// The same before it is written.
 type OwnedRow = (Vec<u8>, Vec<u8>);
 const SIGNALS: TableDefinition<'_, Place, Row<'_>> = TableDefinition::new("signal");
-/// What is no signal for this version of the server, kept for a person.
+/// Rows that this version of the server cannot read, kept for a person.
 const UNREADABLE: TableDefinition<'_, Place, Row<'_>> = TableDefinition::new("unreadable");
-/// Signals that cannot be written for now, by the order in which they were set aside: each with the name under which it is written.
+/// Signals that cannot be written for now, in the order in which they were set aside. Each has the name under which the server will write it.
 const ASIDE: TableDefinition<'_, u64, (u128, &[u8], &[u8])> = TableDefinition::new("aside");
-/// `writer`: which row of the table `writer` is this file's. `listener`: which row of the table `listener`, for as long as the file lives.
-/// `given`: the last number that may be committed under the writer's name. The signal that had it may have left the file.
+/// `writer`: the name of this file's row in the table `writer`. `listener`: its row in the table `listener`, for as long as the file exists.
+/// `given`: the last number that may be committed under the writer's name. The signal with that number may have left the file.
 const NAMES: TableDefinition<'_, &str, u128> = TableDefinition::new("name");
 
-/// The file's own overhead for a signal, in bytes, as counted against the cap.
+/// The file's own overhead for a signal in bytes, which counts towards the size limit.
 const OVERHEAD: u64 = 64;
 
 /// Why a signal could not be kept.
 #[derive(Debug, Error)]
 pub enum SpoolError {
-    /// The cap is reached.
+    /// The size limit is reached.
     #[error("the spool is full")]
     Full,
-    /// The disk has no space left beside what forgetting needs.
+    /// The disk has no space left except the reserve for deleting signals.
     #[error("the disk is full: {0}")]
     Disk(std::io::Error),
-    /// The file cannot be read or written: the disk is full, it is damaged, another process has it.
+    /// The file cannot be read or written: the disk is full, the file is damaged, or another process has it open.
     #[error("the spool file fails: {0}")]
     File(String),
 }
 
-/// Keeps signals. Cheap to clone.
+/// Keeps signals. Clones are cheap.
 #[derive(Debug, Clone)]
 pub struct Spool {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    /// Held while the disk works, which may take seconds: only threads for blocking calls may wait for it.
+    /// Locked during disk access, which may take seconds. Only threads for blocking calls may wait for this lock.
     file: Mutex<File>,
-    /// Beside the file, so that a task never waits for the disk to read them.
+    /// Outside the lock of the file, so that a task can read them without waiting for the disk.
     names: Mutex<Names>,
     path: PathBuf,
     most_bytes: u64,
     signals: AtomicU64,
     bytes: AtomicU64,
-    /// Microseconds since the epoch; only read while there are signals.
+    /// Microseconds since the epoch. Valid only while there are signals.
     oldest_at: AtomicI64,
     aside: Mutex<Index>,
     reserve: Reserve,
 }
 
 struct File {
-    /// None after a failure: redb wants a file opened anew before it does anything else with it.
+    /// `None` after a failure: redb requires that the file is opened again before any other operation.
     database: Option<Database>,
 }
 
-/// Under which names the process that has the file writes and listens. Nil: the file was never opened.
+/// The names under which the process that has the file writes and listens. Nil if the file was never opened.
 #[derive(Clone, Copy, Default)]
 struct Names {
     writer: Uuid,
@@ -106,7 +106,7 @@ impl std::fmt::Debug for Inner {
     }
 }
 
-/// A signal as it is kept; the body lies beside it.
+/// A kept signal without its body, which is stored next to it.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     address: Address,
@@ -119,21 +119,21 @@ struct Kept {
 /// A kept signal and its place.
 #[derive(Debug, Clone)]
 pub struct Spooled {
-    /// Its number. Older versions numbered batches, not signals.
+    /// The signal's number. Older versions numbered batches, not signals.
     pub position: u64,
-    /// Its place among the signals of the same number.
+    /// Its position among the signals with the same number.
     pub part: u32,
     /// The signal.
     pub incoming: Incoming,
 }
 
 impl Spool {
-    /// Opens the file, or makes it; `most_bytes` is the cap on what it keeps. One that is damaged is kept aside under another name.
+    /// Opens or creates the file. `most_bytes` limits the size of its signals. A damaged file is kept under another name.
     ///
     /// # Errors
-    /// It cannot be opened: no rights, no space, or another process has it.
+    /// If the file cannot be opened: no permission, no space, or another process has it open.
     pub fn open(path: &Path, most_bytes: u64) -> Result<Self, SpoolError> {
-        // Bodies of pings are nobody else's business, as in the database's own folder.
+        // Only the server's user may read the bodies of pings, as in the database's own folder.
         if let Some(folder) = path.parent() {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
             made.map_err(file_error)?;
@@ -155,41 +155,41 @@ impl Spool {
         })
     }
 
-    /// Which row of the table `writer` is this file's.
+    /// Returns the name of this file's row in the table `writer`.
     #[must_use]
     pub fn writer(&self) -> Uuid {
         self.inner.names().writer
     }
 
-    /// Which row of the table `listener` belongs to the process that has this file.
+    /// Returns the id of this process's row in the table `listener`.
     #[must_use]
     pub fn listener(&self) -> Uuid {
         self.inner.names().listener
     }
 
-    /// When the oldest signal came.
+    /// Returns when the oldest signal was received.
     #[must_use]
     pub fn oldest_at(&self) -> Option<DateTime<Utc>> {
         DateTime::from_timestamp_micros(self.inner.oldest_at.load(Ordering::Relaxed))
             .filter(|_| self.signals() > 0)
     }
 
-    /// Signals that are kept.
+    /// Returns the number of kept signals.
     #[must_use]
     pub fn signals(&self) -> u64 {
         self.inner.signals.load(Ordering::Relaxed)
     }
 
-    /// Bytes that they take, as counted against the cap.
+    /// Returns the size of the kept signals in bytes, as it counts towards the limit.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.inner.bytes.load(Ordering::Relaxed)
     }
 
-    /// The last number that was given to a signal: the database may have it already, so what comes gets higher ones.
+    /// Returns the last number that was given to a signal. The database may already have a signal with that number, so new signals get higher ones.
     ///
     /// # Errors
-    /// The file cannot be read.
+    /// If the file cannot be read.
     pub async fn last_position(&self) -> Result<Option<u64>, SpoolError> {
         self.with_reserve(|_, file| {
             let begun = file.begin_read().map_err(file_error)?;
@@ -204,11 +204,11 @@ impl Spool {
 
     /// Keeps signals under the first of these numbers. They are on the disk when this returns.
     ///
-    /// The other numbers belong to signals that need not be kept. A commit whose answer was lost may have brought them to the database,
-    /// so nothing else may ever have them.
+    /// The other numbers belong to signals that need not be kept. A commit whose answer was lost may have written them to the database, so no other
+    /// signal may ever get these numbers.
     ///
     /// # Errors
-    /// The cap is reached or the file cannot be written; none of them is kept.
+    /// If the size limit is reached, or the file cannot be written. Then no signal is kept.
     pub async fn append(&self, numbers: RangeInclusive<u64>, batch: &[Incoming]) -> Result<(), SpoolError> {
         let rows = rows(batch)?;
         let came_at = batch.first().map(|incoming| incoming.signal.received_at);
@@ -235,16 +235,16 @@ impl Spool {
         .await
     }
 
-    /// The oldest signals, `most` at most. Those of one number (older versions wrote such) stay together, however many they are.
+    /// Returns the oldest signals, at most `most`. Signals with the same number (from older versions) stay together, however many there are.
     ///
     /// # Errors
-    /// The file cannot be read.
+    /// If the file cannot be read.
     pub async fn oldest(&self, most: usize) -> Result<Vec<Spooled>, SpoolError> {
         self.with_reserve(move |_, file| {
             let begun = file.begin_read().map_err(file_error)?;
             let kept = begun.open_table(SIGNALS).map_err(file_error)?;
             let mut oldest: Vec<Spooled> = Vec::new();
-            // Where the batch that is being read began.
+            // The start of the batch that is being read.
             let mut batch_from = 0;
             for entry in kept.iter().map_err(file_error)? {
                 let (key, value) = entry.map_err(file_error)?;
@@ -268,10 +268,10 @@ impl Spool {
         .await
     }
 
-    /// Forgets the signals up to a number: they are in the database. The reserve gives the space when the disk is full.
+    /// Deletes the signals up to a number, because they are in the database. If the disk is full, this uses the reserve.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// If the file cannot be written.
     pub async fn forget(&self, upto: u64) -> Result<(), SpoolError> {
         self.with_reserve(move |inner, file| {
             let begun = file.begin_write().map_err(file_error)?;
@@ -298,10 +298,10 @@ impl Spool {
         .await
     }
 
-    /// Gives every kept signal after `done` a number of its own, in their order. Older versions numbered batches.
+    /// Gives every kept signal after `done` its own number, in order. Older versions numbered batches.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// If the file cannot be written.
     pub async fn renumber(&self, done: u64) -> Result<(), SpoolError> {
         self.with_reserve(move |_, file| {
             let begun = file.begin_write().map_err(file_error)?;
@@ -323,20 +323,20 @@ impl Spool {
         .await
     }
 
-    /// Closes the file, as a failure does: the next call opens it.
+    /// Closes the file, as a failure would. The next call opens it.
     #[cfg(test)]
     pub(crate) fn close(&self) {
         self.inner.lock().database = None;
     }
 
-    /// Works on the file, and once more with the reserve's space when the disk is full.
+    /// Works on the file. If the disk is full, it frees the reserve and retries once.
     async fn with_reserve<T: Send + 'static>(
         &self,
         work: impl Fn(&Inner, &Database) -> Result<T, SpoolError> + Clone + Send + 'static,
     ) -> Result<T, SpoolError> {
         match self.on_thread(work.clone()).await {
             Err(SpoolError::File(why)) if self.inner.reserve.release() => {
-                tracing::warn!(%why, file = %self.inner.path.display(), "the spool uses its reserved disk space");
+                tracing::warn!(%why, file = %self.inner.path.display(), "the disk is full; the spool uses its reserved disk space");
                 self.on_thread(work).await
             }
             done => done,
@@ -371,7 +371,7 @@ impl Inner {
 
     fn lock(&self) -> MutexGuard<'_, File> {
         self.file.lock().unwrap_or_else(|poisoned| {
-            // Whoever panicked in there found something that should not be: read it anew.
+            // A thread panicked while it used the file, so the contents may be wrong. Read the file anew.
             self.file.clear_poison();
             let mut file = poisoned.into_inner();
             file.database = None;
@@ -379,7 +379,7 @@ impl Inner {
         })
     }
 
-    /// Whether so many bytes more may be kept. What comes in may not use the space that forgetting needs.
+    /// Returns an error if there is no room for this many more bytes. New signals must not use the space that deleting needs.
     fn has_room(&self, added: u64) -> Result<(), SpoolError> {
         if self.bytes.load(Ordering::Relaxed) + added > self.most_bytes {
             return Err(SpoolError::Full);
@@ -387,7 +387,7 @@ impl Inner {
         self.reserve.keep().map_err(SpoolError::Disk)
     }
 
-    /// The file, opened if it is not.
+    /// Returns the file, and opens it if necessary.
     fn opened(&self) -> Result<MutexGuard<'_, File>, SpoolError> {
         let mut file = self.lock();
         if file.database.is_some() {
@@ -401,7 +401,7 @@ impl Inner {
                 let aside = rename(&self.path).map_err(file_error)?;
                 tracing::error!(
                     %why, file = %self.path.display(), kept = %aside.display(),
-                    "the spool file cannot be read: it is kept under another name, and what it held is not replayed"
+                    "the spool file cannot be read; the server keeps it under another name and does not replay its signals"
                 );
                 match read(&self.path, writer) {
                     Ok(content) => content,
@@ -436,7 +436,7 @@ fn note_given(begun: &WriteTransaction, number: u64) -> Result<(), SpoolError> {
     Ok(())
 }
 
-/// The signals as they are kept.
+/// Converts signals to rows of the file.
 fn rows(batch: &[Incoming]) -> Result<Vec<OwnedRow>, SpoolError> {
     let row = |incoming: &Incoming| {
         let kept = Kept {
@@ -452,7 +452,7 @@ fn rows(batch: &[Incoming]) -> Result<Vec<OwnedRow>, SpoolError> {
     batch.iter().map(row).collect()
 }
 
-/// A signal that was kept.
+/// Reads a kept signal.
 fn incoming(json: &[u8], body: &[u8]) -> Result<Incoming, SpoolError> {
     let kept: Kept = serde_json::from_slice(json).map_err(file_error)?;
     Ok(Incoming {

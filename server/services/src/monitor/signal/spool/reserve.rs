@@ -1,14 +1,14 @@
-//! Disk space that is reserved for a full disk. Deleting signals that are in the database needs some.
+//! Disk space that is reserved for a full disk. The spool needs it to delete signals that are in the database.
 //!
-//! A file beside the spool holds the space. If the spool cannot be opened or written for want of space, the file is
-//! deleted. No new signal is kept until the file exists again.
+//! A file next to the spool occupies the space. If the spool lacks space for opening or writing its file, it deletes that file. It keeps no new
+//! signal until the reserve exists again.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Error, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// The size of the reserve. Measured on a full disk: opening the file again and deleting 512 signals takes less.
+/// The size of the reserve. Measured on a full disk: reopening the file and deleting 512 signals need less.
 const BYTES: usize = 512 * 1024;
 
 /// The reserved space of one spool file.
@@ -18,14 +18,14 @@ pub(super) struct Reserve {
 }
 
 impl Reserve {
-    /// The reserve of this spool file. The first [`Reserve::keep`] takes its space.
+    /// Returns the reserve of this spool file. The first [`Reserve::keep`] takes its space.
     pub(super) fn beside(spool: &Path) -> Self {
         let mut name = spool.as_os_str().to_owned();
         name.push(".reserve");
         Self { path: name.into() }
     }
 
-    /// Takes the space, unless it is taken already.
+    /// Takes the space, unless it is already taken.
     ///
     /// # Errors
     /// If the disk is full.
@@ -48,7 +48,7 @@ impl Reserve {
             .truncate(true)
             .mode(0o600)
             .open(&self.path)?;
-        // Some file systems compress zeros away.
+        // Some file systems compress zeros, so write other bytes.
         let mut noise = 0x9e37_79b9_7f4a_7c15_u64;
         for _ in 0..BYTES / 4_096 {
             let mut block = [0_u8; 4_096];
@@ -63,7 +63,7 @@ impl Reserve {
         file.sync_all()
     }
 
-    /// Frees the space. False: there was none.
+    /// Frees the space. Returns false if there was none.
     pub(super) fn release(&self) -> bool {
         std::fs::remove_file(&self.path).is_ok()
     }

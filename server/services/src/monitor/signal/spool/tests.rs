@@ -1,4 +1,4 @@
-//! A spool whose disk is at work.
+//! A spool while its disk is busy.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ fn the_names_are_read_while_the_disk_works() {
     let reader = spool.clone();
     let (send, read) = mpsc::channel();
 
-    // As a thread does that waits for the disk.
+    // Hold the lock like a thread that waits for the disk.
     let _working = spool.inner.lock();
     std::thread::spawn(move || send.send((reader.writer(), reader.listener())));
 

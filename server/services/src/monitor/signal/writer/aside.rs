@@ -1,4 +1,4 @@
-//! Tries again, at a bounded pace, what was set aside. It runs beside the lane, so that a signal that takes its whole time holds nobody.
+//! Retries the signals that were set aside, at a bounded pace. It runs beside the lane, so that a slow signal does not delay others.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,26 +16,26 @@ use crate::monitor::signal::ingest::Figures;
 use crate::monitor::signal::spool::{Aside, Spool, SpoolError};
 use crate::operation::lane::{Suspects, alone};
 
-/// Before the next round when one wrote nothing.
+/// The pause before the next round after a round that wrote nothing.
 const PAUSE: Duration = Duration::from_millis(250);
-/// Signals that are tried in one round, each of another address.
+/// The most signals that one round tries, each of another address.
 const ROUND: usize = 64;
-/// Between two tries of an address, after its first failure and at most. A lock may be released at any time: its wait does not grow.
+/// The wait between two attempts for an address, after its first failure and at most. A lock may be released at any time, so its wait does not grow.
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(600);
 
-/// Tries again what one lane's spool has set aside.
+/// Retries the signals that one lane's spool has set aside.
 pub(super) struct Retries {
     committer: Committer,
     spool: Spool,
     figures: Arc<Figures>,
     suspects: Suspects<Address>,
-    /// When the addresses that failed are due again, and how long they wait then.
+    /// The addresses that failed, with their next attempt and the wait after it.
     failed: HashMap<Address, (Instant, Duration)>,
 }
 
 impl Writer {
-    /// What tries again what this lane's spool sets aside.
+    /// Returns the retries for this lane's spool, if the lane has one.
     pub(super) fn retries(&self) -> Option<Retries> {
         Some(Retries {
             committer: self.committer.another(),
@@ -48,7 +48,7 @@ impl Writer {
 }
 
 impl Retries {
-    /// Tries until it is told to stop.
+    /// Retries until `stop`.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let mut has_written = false;
         loop {
@@ -63,18 +63,18 @@ impl Retries {
                 self.failed.clear();
                 continue;
             }
-            // A round is left off when the server stops: what is under way keeps its name, and is asked for by the next process.
+            // A stop interrupts the round. A signal that is being written keeps its name, and the next process looks that name up.
             tokio::select! {
                 () = stop.cancelled() => return,
                 done = self.round() => match done {
                     Ok(written) => has_written = written > 0,
-                    Err(error) => tracing::error!(%error, "what is set aside cannot be read"),
+                    Err(error) => tracing::error!(%error, "the signals that are set aside cannot be read"),
                 }
             }
         }
     }
 
-    /// Tries the oldest signal of each address that is due. Returns how many were written.
+    /// Tries the oldest signal of each address that is due. Returns the number of written signals.
     async fn round(&mut self) -> Result<usize, SpoolError> {
         let mut written = 0;
         let now = Instant::now();
@@ -87,14 +87,14 @@ impl Retries {
             .into_iter()
             .filter(|(address, _)| is_due(address))
             .collect();
-        // Who has waited longest for a try comes first: addresses that take their whole time must not keep the others from theirs.
+        // The address that has waited longest comes first, so that addresses that use their full time do not starve the others.
         due.sort_unstable_by_key(|(address, place)| (self.failed.get(address).map(|(due, _)| *due), *place));
         due.truncate(ROUND);
         for (address, place) in due {
             let Some(aside) = self.spool.read_aside(place).await? else {
                 continue;
             };
-            // A panic here would end the lane, too.
+            // Without this, a panic would also end the lane.
             let Ok(tried) = alone(self.write(&aside)).await else {
                 self.figures.panicked.fetch_add(1, Ordering::Relaxed);
                 tracing::error!("a signal that was set aside makes its writer panic; it stays aside");
@@ -110,7 +110,7 @@ impl Retries {
                     self.forget_name(&aside).await;
                 }
                 Ok(false) => self.wait(address, false),
-                // The database is away: nothing is learned about this signal.
+                // The database cannot be reached, which says nothing about this signal.
                 Err(error) if error.is_unavailable() && !error.is_timed_out() => return Ok(written),
                 Err(error) => {
                     tracing::warn!(%error, "a signal that was set aside still cannot be written");
@@ -126,7 +126,7 @@ impl Retries {
         self.failed.insert(address, (Instant::now() + wait, wait));
     }
 
-    /// Writes one signal under its own name. False: its monitor cannot be read.
+    /// Writes one signal under its own name. Returns false if its monitor's row cannot be read.
     async fn write(&mut self, aside: &Aside) -> Result<bool, StoreError> {
         let mut tx = self.committer.store.begin().await?;
         if deadbeat_store::operation::writer::lock_position(&mut tx, aside.name).await? > 0 {
@@ -151,8 +151,7 @@ impl Retries {
         Ok(true)
     }
 
-    /// The file does not know the signal any more: its row in the table `writer` says nothing to anybody. A row that stays after a fault
-    /// does no harm.
+    /// Deletes the signal's row in the table `writer`, because the file no longer has the signal. A row that stays after an error is harmless.
     async fn forget_name(&self, aside: &Aside) {
         let forgotten = async {
             let mut tx = self.committer.store.begin().await?;
@@ -160,12 +159,12 @@ impl Retries {
             tx.commit().await
         };
         if let Err(error) = forgotten.await {
-            tracing::debug!(%error, "the name of a signal that was set aside stays");
+            tracing::debug!(%error, "the row of a written signal in the table writer could not be deleted");
         }
     }
 }
 
-/// How long an address waits after a try that failed.
+/// Returns how long an address waits after a failed attempt.
 fn next_wait(before: Option<Duration>, is_timed_out: bool) -> Duration {
     match before {
         Some(before) if !is_timed_out => (before * 2).min(LONGEST),

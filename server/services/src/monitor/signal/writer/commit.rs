@@ -1,5 +1,5 @@
-//! A batch becomes rows in one transaction. First the monitors are locked, so that the caller can deal with those that are held; then the
-//! rules run in memory, and everything is written.
+//! Writes a batch in one transaction. First it locks the monitors, so that the caller can handle those that others have locked. Then it applies the
+//! rules in memory, and writes everything.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -28,59 +28,59 @@ use crate::monitor::signal::incoming::{Accepted, Address, Incoming};
 use crate::monitor::signal::registry::Registry;
 use crate::{Site, incident};
 
-/// How far a transaction brings a writer.
+/// The number up to which a transaction writes a writer's signals.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
-    /// Its row in the table `writer`.
+    /// The writer's row in the table `writer`.
     pub(super) writer: Uuid,
     /// All its signals up to this number are written, or need not be.
     pub(super) number: u64,
-    /// They were acknowledged before.
+    /// True if the signals were acknowledged before.
     pub(super) is_replay: bool,
 }
 
-/// What became of one signal of a transaction.
+/// The result for one signal of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// It has an answer.
+    /// The signal has an answer.
     Answered(Accepted),
-    /// Another transaction holds the row of its monitor.
+    /// Another transaction has locked the row of its monitor.
     Locked,
     /// The row of its monitor cannot be read.
     Unreadable,
 }
 
 impl Fate {
-    /// Whether the signal is part of the transaction. Otherwise it has to be tried again later.
+    /// Returns true if the signal is part of the transaction. Otherwise it must be retried later.
     pub(super) fn is_final(self) -> bool {
         matches!(self, Self::Answered(_))
     }
 }
 
-/// A transaction that holds the monitors of a batch, and what is known of each of its signals.
+/// A transaction that has locked the monitors of a batch, with the facts about each signal.
 pub(super) struct Taken {
     tx: Tx,
     monitors: Vec<Heard>,
-    /// For each signal the place of its monitor among the monitors, or what became of it without one.
+    /// For each signal, the index of its monitor among the monitors, or its result without a monitor.
     places: Vec<Result<usize, Fate>>,
 }
 
 impl Taken {
-    /// Whether each signal can be part of this transaction, in the order of the signals.
+    /// Returns for each signal, in order, whether it can be part of this transaction.
     pub(super) fn can_be_written(&self) -> impl Iterator<Item = bool> {
         self.places
             .iter()
             .map(|place| place.map_or_else(Fate::is_final, |_| true))
     }
 
-    /// The places of signals for monitors whose rows cannot be read.
+    /// Returns the indexes of the signals whose monitors' rows cannot be read.
     pub(super) fn unreadable(&self) -> HashSet<usize> {
         let is_unreadable = |(_, place): &(usize, &Result<usize, Fate>)| **place == Err(Fate::Unreadable);
         let unreadable = self.places.iter().enumerate().filter(is_unreadable);
         unreadable.map(|(index, _)| index).collect()
     }
 
-    /// Leaves those signals out for which `stays` is false.
+    /// Removes the signals for which `stays` is false.
     pub(super) fn retain(&mut self, stays: &[bool]) {
         let mut stays = stays.iter();
         self.places.retain(|_| stays.next().copied().unwrap_or(true));
@@ -94,14 +94,14 @@ pub(super) struct Committer {
     pub(super) site: Site,
     pub(super) outbox_bell: Arc<Notify>,
     pub(super) registry: Registry,
-    /// When a ping key's last use was last written: once a minute is enough.
+    /// When the last use of each ping key was last written. Once a minute is enough.
     pub(super) touched: HashMap<Vec<u8>, DateTime<Utc>>,
-    /// Keys and slugs that were resolved, for when the database cannot be asked.
+    /// Keys and slugs that the database has resolved, for when it cannot be reached.
     pub(super) slugs: HashSet<(Vec<u8>, String)>,
 }
 
 impl Committer {
-    /// One on the same store that remembers nothing yet.
+    /// Returns another committer for the same store, with empty caches.
     pub(super) fn another(&self) -> Self {
         Self {
             store: self.store.clone(),
@@ -114,7 +114,7 @@ impl Committer {
         }
     }
 
-    /// Locks the monitors that the signals are for. The transaction may have begun with statements of the caller.
+    /// Locks the monitors to which the signals belong. The caller may have begun the transaction with its own statements.
     pub(super) async fn take(
         &mut self,
         mut tx: Tx,
@@ -126,7 +126,7 @@ impl Committer {
             .iter()
             .filter_map(|target| target.monitor.map(|id| id.0))
             .collect();
-        // One look-up by the primary key where the id behind the ping URL is known.
+        // If the registry knows the monitor of a ping URL, one look-up by primary key is enough.
         let mut ping_ids: Vec<Uuid> = Vec::new();
         for one in incoming {
             if let Address::Ping(ping) = one.address {
@@ -188,7 +188,7 @@ impl Committer {
         Ok(Taken { tx, monitors, places })
     }
 
-    /// The monitors that exist among those whose rows were asked for and did not come.
+    /// Returns which of the requested monitors exist although their rows were not returned.
     async fn missing(
         &self,
         tx: &mut Tx,
@@ -214,9 +214,9 @@ impl Committer {
         deadbeat_store::monitor::existing(tx, &ping_ids, &ids).await
     }
 
-    /// Writes the signals and commits. The answers are in the order of the signals.
+    /// Writes the signals and commits. Returns the results in the order of the signals.
     ///
-    /// `place` is the name and number up to which this transaction writes everything; it is part of the transaction.
+    /// `place` is the name and the number up to which this transaction writes everything. The transaction itself stores it.
     pub(super) async fn write(
         &mut self,
         taken: Taken,
@@ -243,9 +243,9 @@ impl Committer {
             writer: place.map(|place| (place.writer, place.number)),
             ..Batch::default()
         };
-        // In the order of the signals: a failure that a success follows must not open its incident after that one has resolved it.
+        // In the order of the signals. If a success follows a failure, the failure must not open its incident after the success has resolved it.
         let mut happened: Vec<(Heard, &Signal, What)> = Vec::new();
-        // Monitors whose newest news opens an incident, unless one is open: that they fail again is no news.
+        // Monitors whose latest signal opens an incident unless one is open. A further failure of such a monitor is not recorded again.
         let mut told_down: HashSet<usize> = HashSet::new();
         let mut changed_runs: HashSet<RunKey> = HashSet::new();
         let now = self.clock.now();
@@ -264,7 +264,7 @@ impl Committer {
             let monitor = &mut monitors[place];
             let effect = on_ping(&mut monitor.state, &one.signal);
             if effect.is_known {
-                // It was written before, and the answer was lost.
+                // The signal was written before, but its answer was lost.
                 continue;
             }
             batch.pings.push(new_ping(monitor, one));
@@ -284,7 +284,7 @@ impl Committer {
                 happened.push((monitor.clone(), &one.signal, What::Transition(transition)));
             }
         }
-        // Signals that change nothing need no transaction, unless it says how far their writer has come.
+        // Signals that change nothing need no commit, except in a replay, which must advance the writer's number.
         if batch.pings.is_empty() && !place.is_some_and(|place| place.is_replay) {
             return Ok(fates);
         }
@@ -334,7 +334,7 @@ impl Committer {
     }
 }
 
-/// The run ids of which so many ended runs are loaded that there may be too many: a client sends one id again and again.
+/// Returns the run ids with so many ended runs that there may be too many: some client sends the same id again and again.
 fn crowded(monitors: &[Heard]) -> Vec<(MonitorKey, Uuid)> {
     let mut ended: HashMap<(MonitorKey, Uuid), i64> = HashMap::new();
     for monitor in monitors {
@@ -348,7 +348,7 @@ fn crowded(monitors: &[Heard]) -> Vec<(MonitorKey, Uuid)> {
     ended.into_keys().collect()
 }
 
-/// The monitors of what happened, each as it was then.
+/// Loads the whole monitors for these changes, each in the state that it had at its change.
 async fn whole(tx: &mut Tx, happened: &[(Heard, &Signal, What)]) -> StoreResult<Vec<Monitor>> {
     if happened.is_empty() {
         return Ok(Vec::new());
@@ -363,12 +363,13 @@ async fn whole(tx: &mut Tx, happened: &[(Heard, &Signal, What)]) -> StoreResult<
             ..monitor.clone()
         })
     };
-    // Their rows are locked: none can be missing.
+    // Their rows are locked, so none can be missing.
     happened
         .iter()
         .map(|(heard, _, _)| {
-            then(heard)
-                .ok_or_else(|| StoreError::Corrupt(format!("monitor {} went while it was locked", heard.id)))
+            then(heard).ok_or_else(|| {
+                StoreError::Corrupt(format!("monitor {} vanished while it was locked", heard.id))
+            })
         })
         .collect()
 }
@@ -391,7 +392,7 @@ fn new_ping<'a>(monitor: &Heard, incoming: &'a Incoming) -> NewPing<'a> {
     }
 }
 
-/// A header as it is kept.
+/// Cuts a header to the length that the server keeps.
 fn clip(text: &str) -> Cow<'_, str> {
     Text::clean(text, limits::HEADER_CHARS)
 }

@@ -1,4 +1,4 @@
-//! Signals whose monitor another transaction has locked: they wait for a moment, and are then set aside.
+//! Signals whose monitor another transaction has locked. They wait for a moment, and are then set aside.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -18,7 +18,7 @@ impl Writer {
         }));
     }
 
-    /// Sets aside the signals that have waited long enough for a locked row; all of them, if there are too many.
+    /// Sets aside the signals that have waited long enough for a locked row. If there are too many, sets aside all of them.
     pub(super) async fn age_held(&mut self) {
         let is_full = self.held.len() > MOST_HELD;
         let is_old = |one: &Waiting| one.held_since.is_some_and(|since| since.elapsed() >= HELD);
@@ -32,7 +32,7 @@ impl Writer {
         self.put_aside(old).await;
     }
 
-    /// Sets aside signals whose address has others aside, so that their order holds. Returns the rest.
+    /// Sets aside signals if others of their address are set aside, to keep their order. Returns the rest.
     pub(super) async fn follow_aside(&mut self, batch: Vec<Waiting>) -> Vec<Waiting> {
         let Some(spool) = self.spool.as_ref().filter(|spool| spool.aside() > 0) else {
             return batch;
@@ -44,8 +44,7 @@ impl Writer {
         rest
     }
 
-    /// Keeps signals aside in the spool's file, and acknowledges them. Without a spool, and beyond its limits, every
-    /// client is asked to try again.
+    /// Sets signals aside in the spool's file, and acknowledges them. Without a spool, or beyond its limits, the clients get "try again".
     pub(super) async fn put_aside(&mut self, batch: Vec<Waiting>) {
         let Some(spool) = self.spool.clone().filter(|_| !batch.is_empty()) else {
             return;
@@ -59,7 +58,7 @@ impl Writer {
                 if count < kept.len() {
                     tracing::error!(
                         signals = kept.len() - count,
-                        "signals could not be set aside: too many are"
+                        "signals could not be set aside, because too many already are"
                     );
                 }
                 for (answer, _) in answers.into_iter().zip(kept).filter(|(_, kept)| *kept) {

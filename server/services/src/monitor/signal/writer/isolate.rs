@@ -1,7 +1,7 @@
 //! Finds the signals of a failed batch that cannot be written, and writes all others.
 //!
-//! A failed batch is tried again in parts, and a part that fails in parts of its own. One bad signal among 512 costs some twenty short
-//! transactions, not one for each signal: whoever can make the database refuse a signal must not cost the lane 512 commits each time.
+//! It retries a failed batch in parts, and splits a part that fails again. One bad signal among 512 therefore costs some twenty short transactions,
+//! and not one for each signal. Otherwise a client whose signals the database refuses would cost the lane 512 commits each time.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -10,18 +10,18 @@ use deadbeat_store::with_sources;
 use super::{ALONE, Failed, Waiting, Writer};
 use crate::monitor::signal::incoming::Address;
 
-/// Parts of a failed batch. With 16 of them a batch comes down to single signals in three steps, and each step of a signal that times out
-/// takes [`ALONE`]; with two parts it would take nine steps.
+/// The number of parts of a failed batch. With 16 parts a batch is down to single signals in three steps; with two parts that would take nine. Each
+/// step with a signal that times out takes [`ALONE`].
 const PARTS: usize = 16;
-/// After so many timeouts one after the other, the database is slow, not the signals bad. More than the steps down to a single signal.
+/// After this many timeouts in a row, the database is slow and the signals are not at fault. This is more than the steps down to a single signal.
 const SLOW: usize = 4;
 
-/// How many signals each part of so many has: one at least.
+/// Returns how many signals each part of this many signals has: at least one.
 pub(super) fn part_of(signals: usize) -> usize {
     signals.div_ceil(PARTS).max(1)
 }
 
-/// The parts of a failed batch, in the order of the signals.
+/// Splits a failed batch into parts, in the order of the signals.
 fn parts(batch: Vec<Waiting>) -> Vec<Vec<Waiting>> {
     let size = part_of(batch.len());
     let mut parts = Vec::with_capacity(PARTS);
@@ -36,13 +36,13 @@ fn parts(batch: Vec<Waiting>) -> Vec<Vec<Waiting>> {
 }
 
 impl Writer {
-    /// Tries a failed batch in parts. Once something goes to the spool, everything after it goes behind.
+    /// Retries a failed batch in parts. Once a signal goes to the spool, everything behind it goes there, too.
     pub(super) async fn isolate(&mut self, batch: Vec<Waiting>) {
         let mut timed_out: HashSet<Address> = HashSet::new();
-        // They are set aside once another one was written. When none is, the database is slow, and all of them go to the spool.
+        // Signals that timed out. They are set aside if another signal was written. Otherwise the database is slow, and all of them go to the spool.
         let mut slow: Vec<Waiting> = Vec::new();
         let mut any_written = false;
-        // Parts that timed out since one succeeded.
+        // The number of parts that timed out since the last success.
         let mut in_a_row = 0;
         let mut left = VecDeque::from(parts(batch));
         while let Some(part) = left.pop_front() {
@@ -86,8 +86,7 @@ impl Writer {
         }
     }
 
-    /// Takes those signals out of a part that follow others of their address, so that the order of a monitor's signals holds: others of it
-    /// wait for a locked row, or timed out.
+    /// Removes signals from a part if others of their address wait for a locked row or have timed out. This keeps the order of a monitor's signals.
     fn without_waiting(
         &mut self,
         part: Vec<Waiting>,
@@ -122,7 +121,7 @@ mod tests {
 
     #[test]
     fn any_batch_comes_down_to_single_signals_before_the_database_counts_as_slow() {
-        // Signals that are held come before a batch of new ones.
+        // A batch starts with the signals that wait for locked rows, followed by new ones.
         let mut part = super::super::MOST_HELD + super::super::BATCH;
         let mut steps = 0;
         while part > 1 {

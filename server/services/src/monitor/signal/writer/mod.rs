@@ -1,17 +1,17 @@
-//! Signals become rows: the group commit, and the spool for when the database is away.
+//! Writes signals: group commit, and the spool while the database cannot be reached.
 //!
-//! A writer takes what has gathered while its last commit ran, locks the monitors in id order, runs the rules in memory, writes
-//! everything in a few array statements, commits, and only then answers: what is acknowledged is durable. A ping therefore costs a
-//! share of a batch instead of round trips of its own, and a lone ping waits for nothing.
+//! A writer takes the signals that have arrived during its last commit, locks their monitors in the order of ids, and applies the rules in memory. It
+//! writes everything in a few array statements, commits, and only then answers: an acknowledged signal is durable. A ping therefore costs a share of
+//! a batch and not round trips of its own, and a single ping need not wait for others.
 //!
-//! Every signal has a number, and the last number that is written is part of the transaction that writes it (ADR 023).
+//! Every signal has a number. The transaction that writes signals also stores the last of their numbers (ADR 023).
 //!
-//! When the database is away, a batch goes to the spool and is acknowledged when it is on the disk. Everything after it goes there too,
-//! until all of it has been replayed: the order of arrival holds. A commit whose answer was lost may have happened; such a batch is
-//! spooled under the numbers that it was to be committed with, and the database says later whether it was.
+//! While the database cannot be reached, a batch goes to the spool, and is acknowledged when it is on the disk. All later signals go there, too,
+//! until the spool has been replayed; that keeps the order of arrival. If the answer to a commit is lost, the commit may have succeeded. The batch is
+//! then spooled with the numbers of that commit, and the database later says whether it has them.
 //!
-//! A monitor whose row another transaction has locked stops nobody else: its signals wait in memory for a moment, then aside in the spool
-//! file. So does a signal that times out while others succeed.
+//! A monitor whose row another transaction has locked does not delay other monitors. Its signals first wait in memory for a moment, then they are set
+//! aside in the spool file. A signal that times out while others succeed is set aside, too.
 
 mod aside;
 mod commit;
@@ -47,40 +47,41 @@ use crate::operation::duty::Duty;
 use crate::operation::lane::{Lane, Suspects, Work};
 use crate::operation::supervisor::Health;
 
-/// Signals of one commit. Measured: below 64 the commits cost too much, above 512 nothing is gained.
+/// The most signals of one commit. Measured: below 64 the commits cost too much, and above 512 there is no further gain.
 const BATCH: usize = 512;
-/// Signals that a batch is picked from while one address has more than its share: signals of other addresses must not wait until those of one
-/// are written, a few with each commit. The door limits who may send more at once: connections of an address, and signals of a project's events.
+/// While one address has more than its share, a batch is chosen from this many signals. Otherwise signals of other addresses would wait until those
+/// of this address are written, a few with each commit. The entrance limits senders of more: by connections of an address, and by signals of a
+/// project's events.
 const LOOKED_AT: usize = 2_048;
-/// How long a batch may take, from its first statement to the answer of its commit: then the spool takes it, and the clients hear of it.
-/// A replay may take as long as the store lets each of its statements: what the database is too busy for now must not come back for ever.
+/// The time limit of a batch, from its first statement to the answer of its commit. After that the batch goes to the spool, and the clients get their
+/// answers. A replay has only the store's limit for each statement: otherwise a batch that is too slow for this limit would come back forever.
 pub const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(1);
-/// How often the database is asked whether it is back.
+/// The time between two checks whether the database can be reached again.
 const PROBE: Duration = Duration::from_millis(250);
-/// Between two tries of a spool file that cannot be read.
+/// The pause between two attempts to read a spool file that cannot be read.
 const UNREADABLE_PAUSE: Duration = Duration::from_secs(1);
-/// Between two tries of signals whose monitors' rows are locked, when nothing else comes.
+/// The pause between two attempts for signals whose monitors' rows are locked, if nothing else arrives.
 const HELD_PAUSE: Duration = Duration::from_millis(10);
-/// For how long a signal waits in memory for a locked row. Its client waits as long for the answer.
+/// For how long a signal waits in memory for a locked row. Its client waits equally long for the answer.
 const HELD: Duration = Duration::from_secs(1);
-/// Signals that wait so. They are beside the queue, which has its own limit.
+/// The most signals that wait for locked rows. They are outside the queue, which has its own limit.
 const MOST_HELD: usize = 2_048;
-/// How long a statement may take while a bad signal is looked for: it must not hold the lane for the whole limit again.
+/// The time limit of a batch while the writer searches for a bad signal. That search must not block the lane for the whole limit each time.
 const ALONE: Duration = Duration::from_secs(1);
-/// Signals for ids that nobody can vouch for, kept on trust in one outage. The replay drops those that were noise.
+/// The most signals that the spool keeps in one outage without knowing whether their monitors exist. The replay drops those without a monitor.
 const MOST_TRUSTED: usize = 10_000;
 
-/// The writers of a process, one a lane.
+/// The writers of a process, one per lane.
 pub struct Writers {
     pub(crate) lanes: Vec<Lane<Writer>>,
     pub(crate) health: Health,
 }
 
 impl Writers {
-    /// Writes until it is told to stop, then what is still waiting.
+    /// Writes until `stop`, and then the signals that are still waiting.
     ///
-    /// A writer that panics is started again. The clients of the batch that it held hear "try again"; what waits in its queue is written
-    /// by the next start. It goes on with its own numbers: with those of its spool, what is committed already would hide what comes.
+    /// A writer that panics is restarted. The clients of its batch get "try again", and the restarted writer writes the signals in its queue. It
+    /// continues with its own numbers. If it took them from its spool, signals would get numbers that are already committed, and would be dropped.
     pub async fn run(self, stop: CancellationToken) {
         let running: Vec<_> = self
             .lanes
@@ -89,30 +90,30 @@ impl Writers {
             .collect();
         for ended in running {
             if let Err(error) = ended.await {
-                tracing::error!(error = %with_sources(&error), "a writer broke off");
+                tracing::error!(error = %with_sources(&error), "a writer ended with an error");
             }
         }
     }
 }
 
-/// The one that writes a lane's signals.
+/// The writer of a lane's signals.
 pub(crate) struct Writer {
     committer: Committer,
     figures: Arc<Figures>,
     spool: Option<Spool>,
     /// The last number that was given to a signal.
     position: u64,
-    /// Signals for monitors whose rows are locked, in the order of arrival. They are tried again with the next batch.
+    /// Signals whose monitors' rows are locked, in the order of arrival. The next batch tries them again.
     held: Vec<Waiting>,
-    /// Signals that were taken from the queue and wait for the next batch, in the order of arrival: their address had its share of this one.
+    /// Signals that wait for the next batch, in the order of arrival: their address has had its share of this batch.
     later: Vec<Waiting>,
-    /// Signals of the next transaction of a replay: fewer while one that cannot be written is looked for.
+    /// The number of signals in the next transaction of a replay. It is lower while the replay searches for a signal that cannot be written.
     replayed: usize,
-    /// What goes to the spool in this outage on trust.
+    /// The number of signals that this outage's spool keeps without knowing whether their monitors exist.
     trusted: usize,
-    /// Asks whether the database is back, beside the work: an answer may take seconds.
+    /// A check whether the database can be reached again. It runs beside the work, because its answer may take seconds.
     probe: Option<JoinHandle<bool>>,
-    /// Addresses whose signals were being written when the writer panicked.
+    /// Addresses whose signals the writer was writing when it panicked.
     suspects: Suspects<Address>,
     duty: Duty,
 }
@@ -127,7 +128,7 @@ impl Work for Writer {
         self.go_on(waiting, stop).await
     }
 
-    /// What is set aside is tried again.
+    /// Runs the retries of the signals that are set aside.
     fn beside(&self, stop: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
         let retries = self.retries();
         async move {
@@ -216,10 +217,10 @@ impl Writer {
         }
     }
 
-    /// What an earlier process left comes first, and its numbers go on. A file that fails is tried again: what it holds is acknowledged,
-    /// and nobody is judged before it is written. False: told to stop before it could be read.
+    /// Continues after the signals and the numbers that an earlier process left in the spool. If the file cannot be read, it retries: the file's
+    /// signals are acknowledged, and no monitor is judged before they are written. Returns false if it was stopped before the file could be read.
     async fn go_on(&mut self, waiting: &mut mpsc::Receiver<Waiting>, stop: &CancellationToken) -> bool {
-        // An empty file has nothing to say: its name is new, or this process gave the numbers itself.
+        // An empty file does not matter: its name is new, or this process itself gave the numbers.
         while let Some(spool) = self.spool.clone().filter(|spool| spool.signals() > 0) {
             match spool.last_position().await {
                 Ok(last) => {
@@ -227,7 +228,7 @@ impl Writer {
                     return true;
                 }
                 Err(error) => {
-                    tracing::error!(error = %with_sources(&error), "the spool cannot be read; it is tried again");
+                    tracing::error!(error = %with_sources(&error), "the spool cannot be read; the server retries");
                 }
             }
             tokio::select! {
@@ -238,13 +239,13 @@ impl Writer {
                 }
                 () = tokio::time::sleep(UNREADABLE_PAUSE) => {}
             }
-            // Without an answer the clients hear "try again".
+            // Dropping the answers gives the clients "try again".
             while waiting.try_recv().is_ok() {}
         }
         true
     }
 
-    /// Writes of each address its share; the rest waits for the next batch.
+    /// Writes the share of each address. The rest waits for the next batch.
     async fn write_share(&mut self, batch: Vec<Waiting>) {
         let (batch, later) = share::split(batch);
         self.later = later;
@@ -254,12 +255,12 @@ impl Writer {
         }
     }
 
-    /// How long a batch may take. Without a spool nothing is gained by giving it up: it may yet be committed.
+    /// Returns the time limit of a batch. Without a spool there is no limit, because giving a batch up would gain nothing: it may still be committed.
     fn limit(&self) -> Option<Duration> {
         self.spool.as_ref().map(|_| ACKNOWLEDGED_WITHIN)
     }
 
-    /// Something is in the spool: what comes now goes behind it.
+    /// Returns true if the spool has signals. New ones must then go behind them.
     fn is_behind(&self) -> bool {
         self.spool.as_ref().is_some_and(|spool| spool.signals() > 0)
     }
@@ -285,22 +286,22 @@ impl Writer {
                 tracing::warn!(error = %with_sources(&error), signals = batch.len(), "signals could not be written");
                 self.keep_numbered(batch).await;
             } else if error.is_timed_out() && batch.len() == 1 {
-                // Nothing says whether this signal is slow or the database.
+                // A single signal: either the signal or the database may be slow.
                 tracing::warn!(error = %with_sources(&error), "a signal timed out; it is spooled");
                 self.keep(batch).await;
             } else {
-                // One bad signal must not fail the others. A single one is tried again, too: while retention makes the table of its
-                // day, the table of all other days refuses the row that waited for it.
-                tracing::error!(error = %with_sources(&error), signals = batch.len(), "a batch failed; it is tried in parts");
+                // One bad signal must not fail the others. Retry even a single signal. While the retention makes the table for a day, the default
+                // table refuses a row of that day that has waited for the lock.
+                tracing::error!(error = %with_sources(&error), signals = batch.len(), "a batch failed; the writer retries it in parts");
                 self.isolate(batch).await;
             }
         }
         self.age_held().await;
     }
 
-    /// Writes a batch in one transaction and answers. Signals for monitors whose rows are locked are held.
+    /// Writes a batch in one transaction, and answers the clients. Signals whose monitors' rows are locked are kept for the next batch.
     ///
-    /// A failed batch comes back with the numbers up to `self.position`, which its commit may have brought to the database.
+    /// A failed batch is returned. It has the numbers up to `self.position`, because its commit may have reached the database.
     async fn attempt(&mut self, batch: Vec<Waiting>, limit: Option<Duration>) -> Result<(), Failed> {
         let signals: Vec<&Incoming> = batch.iter().map(|one| &*one.incoming).collect();
         let taken = async {
@@ -336,11 +337,11 @@ impl Writer {
                 } else if !unreadable.contains(&index) {
                     held.push(one);
                 }
-                // Without an answer the client of an unreadable monitor hears "try again".
+                // Dropping the answer gives the client of an unreadable monitor "try again".
             }
             self.hold(held);
         }
-        // Only what this transaction writes has numbers up to its place: what is held gets later ones.
+        // Only the signals of this transaction get numbers up to its place. Signals that wait for locked rows get later numbers.
         self.position += rest.len() as u64;
         let place = self.spool.as_ref().map(|spool| Place {
             writer: spool.writer(),
@@ -366,25 +367,25 @@ impl Writer {
         }
     }
 
-    /// Answers one client; without an answer it hears "try again".
+    /// Answers one client. A client without an answer gets "try again".
     fn answer(&self, answer: oneshot::Sender<Accepted>, accepted: Accepted) {
         self.figures.count(accepted);
-        // The client may have gone; its signal is written all the same.
+        // The client may have disconnected. Its signal is written all the same.
         let _ = answer.send(accepted);
     }
 
-    /// Puts a batch into the spool and acknowledges it. Without a spool, or when that cannot take it, the answers are dropped: every
-    /// client hears "try again".
+    /// Puts a batch into the spool, and acknowledges it. Without a spool, or if the spool cannot take the batch, the answers are dropped: every
+    /// client gets "try again".
     async fn keep(&mut self, batch: Vec<Waiting>) {
         self.position += batch.len() as u64;
         self.keep_numbered(batch).await;
     }
 
-    /// The same, of signals that have the last numbers.
+    /// Does the same for signals that already have the last numbers.
     async fn keep_numbered(&mut self, batch: Vec<Waiting>) {
         let first = self.position + 1 - batch.len() as u64;
         let Some(spool) = self.spool.clone() else {
-            // Do not spin while the database is away; the queue fills and says so.
+            // Do not spin while the database cannot be reached. The queue fills up, and then clients get "try again".
             tokio::time::sleep(Duration::from_millis(50)).await;
             return;
         };

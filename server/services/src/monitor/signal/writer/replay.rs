@@ -1,4 +1,4 @@
-//! The spool's signals become rows, when the database is back.
+//! Writes the spool's signals to the database once it can be reached again.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use super::{ALONE, BATCH, Writer};
 use crate::monitor::signal::incoming::Incoming;
 use crate::monitor::signal::spool::{Spool, SpoolError, Spooled};
 
-/// For how long the spool is replayed before those who arrive meanwhile are attended to.
+/// How long a replay runs before the writer handles the signals that have arrived in the meantime.
 const REPLAY_SHARE: Duration = Duration::from_millis(200);
 
-/// Why a replay did not go on.
+/// Why a replay stopped.
 enum Stopped {
     /// The transaction failed.
     Store(StoreError),
@@ -36,7 +36,7 @@ impl From<SpoolError> for Stopped {
 }
 
 impl Writer {
-    /// Replays what is in the spool, when the database is back.
+    /// Replays the spool if the database can be reached again.
     pub(super) async fn catch_up(&mut self) {
         match self.probe.take_if(|probe| probe.is_finished()) {
             Some(probe) => {
@@ -64,7 +64,7 @@ impl Writer {
             }
         }
         if self.is_behind() {
-            // It was there a moment ago: go on without asking.
+            // The database could be reached a moment ago, so continue without a check.
             self.probe = Some(tokio::spawn(async { true }));
             tokio::task::yield_now().await;
         } else {
@@ -73,7 +73,7 @@ impl Writer {
         }
     }
 
-    /// Replays the oldest signals of the spool, in one transaction if possible. False: the database is away again.
+    /// Replays the oldest signals of the spool, if possible in one transaction. Returns false if the database cannot be reached again.
     async fn replay_once(&mut self) -> Result<bool, SpoolError> {
         let Some(spool) = self.spool.clone() else {
             return Ok(false);
@@ -82,15 +82,15 @@ impl Writer {
             self.set_suspects_aside(&spool, &spool.oldest(BATCH).await?)
                 .await?;
         }
-        // A row that somebody holds is waited for, but not for long: then its signals are set aside. While a bad signal is looked for, nothing
-        // is waited for.
+        // Wait for locked rows first, but not for long: then skip them, and set their signals aside. While searching for a bad signal, do not wait at
+        // all.
         let ways: &[Held] = if self.replayed < BATCH {
             &[Held::Skip]
         } else {
             &[Held::Wait, Held::Skip]
         };
         for &held in ways {
-            // Read anew each time: what was set aside is not in the order any more, and may be written by now.
+            // Read the signals again each time: signals that were set aside have left the order, and may already be written.
             let oldest = spool.oldest(self.replayed).await?;
             let Some(last) = oldest.last().map(|spooled| spooled.position) else {
                 return Ok(true);
@@ -102,9 +102,9 @@ impl Writer {
                     return Ok(false);
                 }
             };
-            // Nothing may have a number again that the database has: a file of an older version does not say what was given.
+            // No number of the database may be used again. The file of an older version does not say which numbers were given.
             self.position = self.position.max(done);
-            // Committed after all, and only the answer was lost.
+            // Signals up to `done` were committed after all; only the answer was lost.
             let due: Vec<&Spooled> = oldest.iter().filter(|spooled| spooled.position > done).collect();
             let replayed = if due.is_empty() {
                 Ok(())
@@ -132,7 +132,7 @@ impl Writer {
         Ok(true)
     }
 
-    /// How far this spool's writer has come, and a transaction that keeps it there.
+    /// Returns the number that this spool's writer has reached, and a transaction that locks it.
     async fn lock_position(&self, writer: Uuid) -> StoreResult<(Tx, u64)> {
         let mut tx = self.committer.store.begin().await?;
         let done = deadbeat_store::operation::writer::lock_position(&mut tx, writer).await?;
@@ -140,8 +140,8 @@ impl Writer {
         Ok((tx, done))
     }
 
-    /// Writes spooled signals in one transaction, which brings the writer to the last one's number. Those that cannot be part of it are
-    /// set aside in the file before: the number says that they are dealt with.
+    /// Writes spooled signals in one transaction, which advances the writer to the number of the last one. Signals that cannot be part of it are
+    /// first set aside in the file, because that number also covers them.
     async fn replay(&mut self, tx: Tx, spool: &Spool, due: &[&Spooled], held: Held) -> Result<(), Stopped> {
         let Some(last) = due.last() else {
             return Ok(());
@@ -189,7 +189,7 @@ impl Writer {
         }
         tracing::warn!(
             signals = stuck.len(),
-            "spooled signals cannot be written for now; they are set aside"
+            "some spooled signals cannot be written for now and are set aside"
         );
         spool.set_aside(stuck).await?;
         let count = stuck.len() as u64;
@@ -199,8 +199,8 @@ impl Writer {
         Ok(())
     }
 
-    /// A transaction of these signals failed: the next one takes a part of them. What cannot be written alone is set aside: it would stop
-    /// everything behind it for ever. Others of its address follow it aside, so a monitor holds the lane but once.
+    /// Handles a failed transaction: the next one takes only a part of these signals. A signal that fails alone is set aside, because it would block
+    /// everything behind it forever. Later signals of its address follow it, so one monitor delays the lane only once.
     async fn narrow(
         &mut self,
         spool: &Spool,
@@ -214,10 +214,10 @@ impl Writer {
             return Ok(());
         }
         if let [one] = due {
-            tracing::error!(error = %with_sources(error), "a spooled signal cannot be written; it is set aside");
+            tracing::error!(error = %with_sources(error), "a spooled signal cannot be written and is set aside");
             return self.set_aside(spool, &[one]).await;
         }
-        tracing::error!(error = %with_sources(error), signals = due.len(), "a spooled batch failed; it is tried in parts");
+        tracing::error!(error = %with_sources(error), signals = due.len(), "a spooled batch failed; the writer retries it in parts");
         self.replayed = part_of(due.len());
         Ok(())
     }

@@ -1,16 +1,16 @@
-//! How many signals of one address a batch takes: the clients of all others wait until it is committed.
+//! Limits how many signals of one address a batch takes, because the clients of all other addresses wait for its commit.
 
 use std::collections::HashMap;
 
 use super::{BATCH, Waiting};
 use crate::monitor::signal::incoming::Address;
 
-/// Signals of one address in one batch. Measured beside 512 failures at once of one monitor (`scripts/soak -k neighbour`).
+/// The most signals of one address in a batch. Measured beside 512 simultaneous failures of one monitor (`scripts/soak -k neighbour`).
 const OF_ADDRESS: usize = 64;
 
-/// Splits signals into those that a batch takes and those that wait for the next one. The order of an address's signals holds.
+/// Splits signals into those of this batch and those that wait for the next one. Keeps the order of an address's signals.
 pub(super) fn split(signals: Vec<Waiting>) -> (Vec<Waiting>, Vec<Waiting>) {
-    // Most batches are small.
+    // Most batches are small and need no split.
     if signals.len() <= OF_ADDRESS {
         return (signals, Vec::new());
     }
@@ -22,7 +22,7 @@ pub(super) fn split(signals: Vec<Waiting>) -> (Vec<Waiting>, Vec<Waiting>) {
             Some(count) => count,
             None => taken.entry(one.incoming.address.clone()).or_default(),
         };
-        // Once one of an address waits, all later ones do: room never comes back.
+        // Once a signal of an address waits, all later ones do: neither limit is ever raised again in this batch.
         if room == 0 || *count == OF_ADDRESS {
             return false;
         }

@@ -1,4 +1,4 @@
-//! Signals with which the writer panicked again and again: they are written apart from all others.
+//! Signals with which the writer panicked repeatedly. It writes them apart from all others.
 
 use std::sync::atomic::Ordering;
 
@@ -9,10 +9,10 @@ use crate::monitor::signal::spool::{Spool, SpoolError, Spooled};
 use crate::operation::lane::{Panicked, alone};
 
 impl Writer {
-    /// Takes the signals of suspect addresses out of a batch and returns the rest.
+    /// Removes the signals of suspect addresses from a batch, and returns the rest.
     ///
-    /// With a spool they are set aside, where each is tried alone. Without one, each is tried alone at once; the client of one that
-    /// panics hears "try again".
+    /// With a spool, these signals are set aside, and the retries try each alone. Without a spool, the writer tries each alone at once. If it panics,
+    /// the client gets "try again".
     pub(super) async fn isolate_suspects(&mut self, batch: Vec<Waiting>) -> Vec<Waiting> {
         if self.suspects.is_empty() {
             return batch;
@@ -39,14 +39,14 @@ impl Writer {
                 }
                 Err(Panicked) => {
                     self.figures.panicked.fetch_add(1, Ordering::Relaxed);
-                    tracing::error!("a signal makes its writer panic; its client hears \"try again\"");
+                    tracing::error!("a signal makes its writer panic; its client gets \"try again\"");
                 }
             }
         }
         rest
     }
 
-    /// Sets the spooled signals of suspect addresses aside: the replay would panic again, and stop everything behind them for ever.
+    /// Sets the spooled signals of suspect addresses aside. Otherwise the replay would panic again, and block everything behind them forever.
     pub(super) async fn set_suspects_aside(
         &self,
         spool: &Spool,

@@ -1,4 +1,4 @@
-//! A spool file that fails when its writer starts.
+//! A spool file that cannot be read when its writer starts.
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::PingId;
@@ -45,7 +45,7 @@ async fn a_file_that_fails_at_the_start_is_used_once_it_can_be_read() {
     spool.append(1..=9, &[signal()]).await.unwrap();
     spool.close();
     std::fs::rename(&path, &elsewhere).unwrap();
-    // Opening a folder fails, and says nothing about the file. A link to one is replaced at once: the writer must not find nothing there.
+    // Opening a folder fails, and says nothing about the file. Replacing a link takes one step, so the writer never finds the file missing.
     std::os::unix::fs::symlink(folder.path(), &path).unwrap();
     let store = Store::connect(&PoolSettings {
         url: "postgres://nobody@127.0.0.1:1/nothing".to_owned(),

@@ -1,4 +1,4 @@
-//! Finds the monitors that signals are for: by the database, and without it.
+//! Finds the monitors to which signals belong: by the database, or without it.
 
 use std::collections::HashSet;
 
@@ -11,7 +11,7 @@ use super::commit::Committer;
 use crate::monitor::signal::incoming::{Address, Incoming};
 use crate::monitor::signal::registry::Known;
 
-/// The most addresses by key and slug that are remembered as real.
+/// The most addresses by key and slug that are remembered as existing.
 const MOST_SLUGS: usize = 200_000;
 
 pub(super) struct Target {
@@ -21,7 +21,7 @@ pub(super) struct Target {
 }
 
 impl Committer {
-    /// Whether a monitor exists for a signal, as far as is known without the database.
+    /// Returns whether the monitor of an address exists, as far as the server knows without the database.
     pub(super) fn vouch(&self, address: &Address) -> Known {
         match address {
             Address::Ping(id) => self.registry.knows(*id),
@@ -35,7 +35,7 @@ impl Committer {
         }
     }
 
-    /// Finds the monitors meant by key and slug, and notes that the keys were used.
+    /// Finds the monitors by key and slug, and notes the use of the keys.
     pub(super) async fn resolve(&mut self, tx: &mut Tx, incoming: &[&Incoming]) -> StoreResult<Vec<Target>> {
         let mut targets: Vec<Target> = incoming
             .iter()
@@ -85,8 +85,8 @@ impl Committer {
             let mut used: Vec<Vec<u8>> = used.into_iter().collect();
             used.sort();
             deadbeat_store::people::api_key::touch(tx, &used, now).await?;
-            // Also counts keys whose rows were locked: the holder of the lock has noted the same. Only valid keys come
-            // here, but a project may make many.
+            // This also counts keys whose rows were locked, because the transaction with the lock notes the same use. Only valid keys get here, but a
+            // project may have many.
             if self.touched.len() > 10_000 {
                 self.touched.clear();
             }
