@@ -1,4 +1,4 @@
-//! From an incident to a person: the outbox, channels and delivery.
+//! Alerts: how an incident reaches people, by the outbox, channels and delivery.
 
 pub mod channel;
 pub mod confirmation;

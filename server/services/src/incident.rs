@@ -30,18 +30,19 @@ use crate::incident::explain::Explanation;
 use crate::monitor::state::write_states;
 use crate::{Site, feed};
 
-/// Number of incidents that ended and could not be read. One counter for the process: requests, writers and loops all
-/// record, each with a handle of its own.
+/// Number of incidents that ended and could not be read. One counter serves the whole process, because requests,
+/// writers and loops all record.
 static UNREADABLE: AtomicU64 = AtomicU64::new(0);
 
-/// How many incidents ended without an alert since the start of this process, because they could not be read.
+/// Returns the number of incidents that ended without an alert since the start of this process, because they could
+/// not be read.
 #[must_use]
 pub fn unreadable() -> u64 {
     UNREADABLE.load(Ordering::Relaxed)
 }
 
-/// Records changes of status with all consequences: the history, the incidents, the alerts. In the caller's
-/// transaction, in the order in which they happened.
+/// Records changes of status with all consequences: history, incidents and alerts. Writes in the caller's
+/// transaction. `news` must be in the order in which the changes happened.
 ///
 /// A second incident about one subject cannot open: the database allows one open incident for each subject. A monitor
 /// joins another subject's incident where the members are written (`evaluator`), not here, because joining can fail.
@@ -151,11 +152,11 @@ pub(crate) async fn infer(
     open(tx, site, &wanted).await
 }
 
-/// Inferred incidents that are settled at a time.
+/// Number of inferred incidents that one call settles at most.
 const SETTLED: i64 = 1_000;
 
-/// Ends the inferred incidents without a member that is still down, and sends the alerts: those of these monitors, or
-/// all. Returns how many.
+/// Ends inferred incidents of which no member is down any more, and sends the alerts. `monitors`: only incidents of
+/// these members. Returns the number of incidents that ended.
 ///
 /// # Errors
 /// If the database is away.
@@ -183,12 +184,12 @@ pub(crate) async fn settle_inferred(
     Ok(over.len())
 }
 
-/// The readable ones. The others have ended all the same.
+/// Returns the incidents that can be read. The unreadable ones have ended too, but get no alert.
 fn readable(rows: Vec<Result<Incident, Unreadable>>) -> Vec<Incident> {
     rows.into_iter()
         .filter_map(|row| {
             row.map_err(|unreadable| {
-                tracing::error!(incident.id = %unreadable.id, error = %with_sources(&unreadable.error), "an incident cannot be read; it ends, and nobody is told that it did");
+                tracing::error!(incident.id = %unreadable.id, error = %with_sources(&unreadable.error), "an incident cannot be read; it ends without an alert");
                 UNREADABLE.fetch_add(1, Ordering::Relaxed);
             })
             .ok()
@@ -333,7 +334,7 @@ async fn resolve(tx: &mut Tx, site: &Site, over: &[(Changed<'_>, DateTime<Utc>)]
     Ok(())
 }
 
-/// Subjects have recovered: the monitors that were members of their incidents get new deadlines. A monitor that still
+/// Gives new deadlines to the members of these subjects' incidents, because the subjects have recovered. A monitor that still
 /// does not report then gets an incident of its own. Call this before recording the recovery, which resolves the
 /// incidents.
 ///

@@ -1,4 +1,4 @@
-//! The evaluator: silence becomes an incident.
+//! The evaluator: it opens an incident when an expected report does not come.
 
 pub(crate) mod blind_notice;
 pub mod evaluator;

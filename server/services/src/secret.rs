@@ -1,4 +1,5 @@
-//! Secrets of high entropy: how they are made, what is kept of them, and the keys that seal those which must be read again.
+//! Secrets of high entropy: their generation, their digests, and the keys that seal secrets which the server must
+//! read again.
 
 mod file;
 pub mod key;
@@ -11,10 +12,10 @@ use sha2::{Digest, Sha256};
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// A random text over `0-9A-Za-z`: 5.95 bits a character.
+/// Returns a random text over `0-9A-Za-z`: 5.95 bits a character.
 ///
 /// # Panics
-/// When the operating system has no randomness to give: nothing safe can be done then.
+/// If the operating system has no randomness: nothing safe can be done then.
 #[must_use]
 pub fn random_text(length: usize) -> String {
     let mut text = String::with_capacity(length);
@@ -23,7 +24,7 @@ pub fn random_text(length: usize) -> String {
         OsRng
             .try_fill_bytes(&mut bytes)
             .expect("the operating system gives randomness");
-        // 62 × 4 = 248: bytes beyond would make the first letters likelier.
+        // 62 × 4 = 248: bytes from 248 on would make the first 8 letters likelier.
         for byte in bytes.iter().filter(|byte| **byte < 248) {
             if text.len() < length {
                 text.push(char::from(ALPHABET[usize::from(byte % 62)]));
@@ -33,13 +34,14 @@ pub fn random_text(length: usize) -> String {
     text
 }
 
-/// A new key of a scope: 43 random characters, 256 bits.
+/// Returns a new key of a scope: its prefix and 43 random characters, 256 bits.
 #[must_use]
 pub fn new_key(scope: Scope) -> String {
     format!("{}{}", scope.prefix(), random_text(43))
 }
 
-/// What is kept of a key: SHA-256. A slow hash adds nothing to 256 bits of entropy (ADR 010).
+/// Returns the SHA-256 digest of a key, which is stored instead of the key. A slow hash adds nothing to 256 bits of
+/// entropy (ADR 010).
 #[must_use]
 pub fn digest(secret: &str) -> Vec<u8> {
     Sha256::digest(secret.as_bytes()).to_vec()

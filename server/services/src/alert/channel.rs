@@ -28,9 +28,9 @@ use crate::{ServiceError, Services, feed, secret};
 /// A channel that was added or changed.
 #[derive(Debug, Clone)]
 pub struct Written {
-    /// As stored.
+    /// The channel as stored.
     pub channel: Channel,
-    /// A signing secret that was made now. It is shown this once.
+    /// The new signing secret, if one was made. Only this answer ever shows it.
     pub signing_secret: Option<SigningSecret>,
 }
 
@@ -58,10 +58,10 @@ pub async fn create(
     create_with(services, access, kind, name, settings, &Map::new()).await
 }
 
-/// Adds a channel. Its secrets are sealed. `rules` has the fields of [`Routing`] that a person gave.
+/// Adds a channel, and seals its secrets. `rules` has the fields of [`Routing`] that a person gave.
 ///
 /// # Errors
-/// Refused, invalid fields, the quota, there is no key, or the database is away.
+/// If access is refused, fields are invalid, the quota is used up, there is no key, or the database is away.
 pub async fn create_with(
     services: &Services,
     access: &Access,
@@ -126,7 +126,8 @@ pub async fn create_with(
     })
 }
 
-/// Decides whether a new address needs its owner's confirmation. True: a mail is to ask for it, and is counted against the quotas.
+/// Decides whether the owner of a new address must confirm it. True: the caller must send the mail that asks. The
+/// mail is already counted against the quotas.
 async fn settle_confirmation(
     services: &Services,
     tx: &mut Tx,
@@ -147,10 +148,11 @@ async fn settle_confirmation(
     Ok(true)
 }
 
-/// Asks the owner of a mail address once more to confirm.
+/// Sends the owner of a mail address the confirmation mail again.
 ///
 /// # Errors
-/// Refused, not found, nothing to confirm, too many mails of this project or to this address in a day, or the database is away.
+/// If access is refused, the channel is not found, the address needs no confirmation, this project or this address
+/// had too many mails in a day, or the database is away.
 pub async fn ask_again(services: &Services, access: &Access, id: ChannelId) -> Result<(), ServiceError> {
     let project = access.may(Action::ManageChannels)?;
     let now = services.now();
@@ -162,7 +164,8 @@ pub async fn ask_again(services: &Services, access: &Access, id: ChannelId) -> R
         return Err(ServiceError::Conflict("there is nothing to confirm".to_owned()));
     };
     confirmation::count_mail(&mut tx, project, &address, now).await?;
-    // Old code added the channel during an upgrade, or the key is lost: links of older mails confirm nothing then.
+    // There is no secret if an older version added the channel during an upgrade, or if the key is lost. A new secret
+    // makes the links of older mails invalid.
     let opened = sealing::open(&services.keyring, &channel).ok();
     if opened.is_none_or(|opened| opened.confirm_secret.is_none()) {
         let kind = kind_of(channel.settings.kind()).map_err(ServiceError::Invalid)?;
@@ -191,7 +194,7 @@ fn kind_of(name: &str) -> Result<&'static dyn Kind, Vec<FieldError>> {
     })
 }
 
-/// serde alone would take a list for an object and go by the order of the fields.
+/// Refuses a list: serde alone would accept a list as an object, by the order of the fields.
 fn object(settings: &Value) -> Result<Map<String, Value>, Vec<FieldError>> {
     settings.as_object().cloned().ok_or_else(|| {
         vec![FieldError::new(
@@ -201,7 +204,7 @@ fn object(settings: &Value) -> Result<Map<String, Value>, Vec<FieldError>> {
     })
 }
 
-/// Refuses masks where a secret is needed: somebody copied what an answer shows.
+/// Refuses masks where a secret is needed: somebody copied them from an answer.
 fn whole(kind: &dyn Kind, values: Map<String, Value>) -> Result<Map<String, Value>, Vec<FieldError>> {
     let masks: Vec<FieldError> = kind
         .secrets()
@@ -213,14 +216,14 @@ fn whole(kind: &dyn Kind, values: Map<String, Value>) -> Result<Map<String, Valu
         .map(|field| {
             FieldError::new(
                 format!("/settings/{field}"),
-                format!("holds {HIDDEN}, which stands for what is not shown; enter the whole value"),
+                format!("holds {HIDDEN}, which stands for hidden characters; enter the whole value"),
             )
         })
         .collect();
     if masks.is_empty() { Ok(values) } else { Err(masks) }
 }
 
-/// Reads settings, and refuses those with which no attempt can ever succeed. No fault repeats a secret.
+/// Reads settings, and refuses settings with which no attempt can ever succeed. No fault repeats a secret.
 fn parse(
     services: &Services,
     kind: &dyn Kind,
@@ -245,7 +248,7 @@ fn parse(
     }
 }
 
-/// Puts the secrets that a change leaves out, or repeats as their masks, back into its settings.
+/// Puts stored secrets back into changed settings, where the change leaves them out or repeats their masks.
 fn with_kept_secrets(
     kind: &dyn Kind,
     stored: &Settings,
@@ -271,12 +274,13 @@ fn with_kept_secrets(
             }
             Err(fault) => {
                 return Err(ServiceError::Conflict(format!(
-                    "the channel {fault}; give settings.{field} anew"
+                    "the channel {fault}; enter settings.{field} again"
                 )));
             }
         }
     }
-    // Who may change a channel may not read its secrets, so they cannot have them sent elsewhere either.
+    // Members who may change a channel may not read its secrets. So they must not be able to send the secrets to
+    // another host.
     if let (Some(field), Ok(opened)) = (kept, opened) {
         let host = kind.host(&Settings::new(kind.name(), values.clone()));
         if host.is_some() && host != kind.host(&opened.settings) {
@@ -303,15 +307,17 @@ pub async fn update(
     update_with(services, access, id, name, settings, &Map::new()).await
 }
 
-/// Changes a channel's name, settings or rules; a changed channel that was switched off is tried again. Secrets that the settings leave out, or
-/// repeat as their masks, stay.
+/// Changes a channel's name, settings or rules. If the channel was switched off, delivery uses it again. Secrets that
+/// the settings leave out, or repeat as their masks, stay.
 ///
-/// A channel that cannot be opened is repaired by new settings with all of its secrets. It gets a new signing secret then.
+/// To repair a channel that cannot be opened, give new settings with all of its secrets. The channel then gets a new
+/// signing secret.
 ///
 /// New rules also hold for alerts that wait for this channel.
 ///
 /// # Errors
-/// Refused, not found, invalid fields, a secret that cannot be opened, there is no key, or the database is away.
+/// If access is refused, the channel is not found, fields are invalid, a secret cannot be opened, there is no key, or
+/// the database is away.
 pub async fn update_with(
     services: &Services,
     access: &Access,
@@ -349,7 +355,7 @@ pub async fn update_with(
     }) = changed
     {
         let key = sealing::key(&services.keyring, &mut tx, now).await?;
-        // A new address is a new question, also where the old one was confirmed.
+        // A new address needs its own confirmation, even if the old address was confirmed.
         asks = is_new && settle_confirmation(services, &mut tx, &mut channel, &mut opened, now).await?;
         sealing::seal_into(&mut channel, &key, kind, &opened);
         signing_secret = made;
@@ -365,7 +371,7 @@ pub async fn update_with(
         now,
     );
     if asks {
-        // What waits was meant for the old address: nobody has confirmed the new one.
+        // Waiting alerts were meant for the old address, and nobody has confirmed the new one.
         deadbeat_store::alert::delivery::cancel_unconfirmed(&mut tx, channel.project_id, channel.id, now)
             .await?;
         confirmation::ask(&mut tx, services.site(), &channel, now).await?;
@@ -385,13 +391,13 @@ pub async fn update_with(
 struct Changed {
     kind: &'static dyn Kind,
     opened: Opened,
-    /// The settings are not those of before.
+    /// True if the settings differ from the stored ones.
     is_new: bool,
-    /// The signing secret, if the old one is lost.
+    /// The new signing secret, if the old one is lost.
     made: Option<SigningSecret>,
 }
 
-/// Reads the new settings of a channel. None: the faults say what is wrong with them.
+/// Reads the new settings of a channel. None: `faults` says what is wrong with them.
 fn changed(
     services: &Services,
     channel: &Channel,
@@ -441,7 +447,8 @@ fn changed(
 /// Removes a channel with its deliveries.
 ///
 /// # Errors
-/// Refused, not found, a rotation or an escalation policy names it, or the database is away.
+/// If access is refused, the channel is not found, a rotation or an escalation policy names it, or the database is
+/// away.
 pub async fn delete(services: &Services, access: &Access, id: ChannelId) -> Result<(), ServiceError> {
     let project = access.may(Action::ManageChannels)?;
     let mut tx = services.store.begin().await?;
@@ -456,10 +463,11 @@ pub async fn delete(services: &Services, access: &Access, id: ChannelId) -> Resu
     Ok(())
 }
 
-/// Puts a test into the outbox: it goes the same way as an alert.
+/// Puts a test into the outbox, which delivers it like an alert.
 ///
 /// # Errors
-/// Refused, not found, too many tests of this project, or the database is away.
+/// If access is refused, the channel is not found or not confirmed, the project sent too many tests, or the database
+/// is away.
 pub async fn send_test(
     services: &Services,
     access: &Access,

@@ -1,8 +1,9 @@
-//! Confirmation of mail addresses: nobody can have Deadbeat write to strangers.
+//! Confirmation of mail addresses, so that nobody can make Deadbeat send mail to strangers.
 //!
-//! A mail channel is not used until the owner of its address agrees. Deadbeat sends one mail with a link; the page behind the link has a
-//! button. The link is signed with a secret of the channel that nobody is shown, names the address and ends after a week, so that neither
-//! the channel's owner nor an old mail can confirm. The mail holds no text that the channel's owner chose.
+//! A mail channel is not used until the owner of its address agrees. Deadbeat sends one mail with a link to a page,
+//! and the page has a button. A secret of the channel, which nobody can read, signs the link. The link names the
+//! address and expires after a week. So neither the channel's owner nor an old mail can confirm. The mail holds no
+//! text that the channel's owner chose.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::alert::channel::{Settings, mailbox};
@@ -22,21 +23,21 @@ use crate::alert::{outbox, sealing};
 use crate::people::quota::spend;
 use crate::{ServiceError, Services, Site, feed};
 
-/// How long a link can confirm.
+/// Time for which a link can confirm.
 const LINK: TimeDelta = TimeDelta::days(7);
 
-/// What a link leads to.
+/// State of the address behind a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
     /// The address waits for its owner's answer.
     Waiting(String),
     /// The address is confirmed.
     Confirmed(String),
-    /// The link is wrong or too old, or the channel is gone or has another address.
+    /// The link is wrong or has expired, or the channel was deleted or has another address.
     Nothing,
 }
 
-/// Whether mail to this address may go out without asking its owner.
+/// True if mail may go to this address without asking its owner.
 pub(crate) async fn needs_none(
     services: &Services,
     tx: &mut Tx,
@@ -49,7 +50,8 @@ pub(crate) async fn needs_none(
     Ok(deadbeat_store::alert::channel::is_known_address(tx, project, address).await?)
 }
 
-/// Counts a confirmation mail against the quotas of its project and of its address. Whoever needs the channel's lock takes it before.
+/// Counts a confirmation mail against the quotas of its project and of its address. A caller that needs the channel's
+/// lock must take it first.
 pub(crate) async fn count_mail(
     tx: &mut Tx,
     project: ProjectId,
@@ -82,8 +84,8 @@ pub(crate) async fn ask(
     Ok(())
 }
 
-/// Completes the link of a confirmation mail. The signature is made when the mail is sent, so that the outbox holds none. Other messages
-/// stay as they are.
+/// Adds the signature to the link of a confirmation mail. This happens when the mail is sent, so that the outbox
+/// holds no signature. Other messages stay as they are.
 pub(crate) fn sign(message: &mut Message, id: ChannelId, settings: &Settings, secret: Option<&str>) {
     let (Event::Confirmation(question), Some(address)) = (&mut message.event, email::address(settings))
     else {
@@ -95,10 +97,10 @@ pub(crate) fn sign(message: &mut Message, id: ChannelId, settings: &Settings, se
     }
 }
 
-/// What a link leads to.
+/// Returns the state of the address behind a link.
 ///
 /// # Errors
-/// The database is away.
+/// If the database is away.
 pub async fn look(
     services: &Services,
     id: ChannelId,
@@ -115,7 +117,7 @@ pub async fn look(
 /// Confirms the address that a link was sent to.
 ///
 /// # Errors
-/// The database is away.
+/// If the database is away.
 pub async fn confirm(
     services: &Services,
     id: ChannelId,
@@ -125,7 +127,7 @@ pub async fn confirm(
     if find(services, id, expires, token).await?.is_none() {
         return Ok(Found::Nothing);
     }
-    // Again, now that nobody can change the address or the secret.
+    // Check again under the lock, which keeps the address and the secret from changing.
     let mut tx = services.store.begin().await?;
     let channel = deadbeat_store::alert::channel::lock_for_confirmation(&mut tx, id).await?;
     let Some((channel, address)) = signed(services, channel, expires, token)? else {
@@ -145,7 +147,7 @@ pub async fn confirm(
     })
 }
 
-/// The channel and address that a link is about, if its signature is right and it has not ended.
+/// Returns the channel and address of a link, if its signature is right and it has not expired.
 async fn find(
     services: &Services,
     id: ChannelId,
@@ -159,7 +161,7 @@ async fn find(
     signed(services, channel, expires, token)
 }
 
-/// The channel and its address, if the token is the channel's signature.
+/// Returns the channel and its address, if `token` is the channel's signature.
 fn signed(
     services: &Services,
     channel: Option<Channel>,

@@ -1,4 +1,4 @@
-//! Escalations: an incident that nobody acknowledges is told to more people, step by step.
+//! Escalations: the steps that notify more people of an incident which nobody acknowledges.
 
 use std::collections::{HashMap, HashSet};
 
@@ -45,7 +45,7 @@ pub(crate) async fn open(tx: &mut Tx, opened: &[(&Incident, &[String])]) -> Stor
     begin(tx, &escalations).await
 }
 
-/// Ends the escalations of incidents that are over in this transaction.
+/// Ends the escalations of incidents that end in this transaction.
 ///
 /// # Errors
 /// If the database is away.
@@ -54,16 +54,16 @@ pub(crate) async fn over(tx: &mut Tx, incidents: &[Incident]) -> StoreResult<()>
     end(tx, &keys).await
 }
 
-/// What [`take_steps`] did.
+/// Result of [`take_steps`].
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Taken {
-    /// Steps that went to somebody.
+    /// Number of steps that name at least one channel.
     pub told: usize,
-    /// Escalations whose rows cannot be read.
+    /// Number of escalations that were put aside because their rows cannot be read.
     pub put_aside: usize,
 }
 
-/// Takes steps that the caller claimed, and notes the next ones. An escalation whose rows cannot be read waits until
+/// Takes steps that the caller claimed, and notes the next steps. An escalation whose rows cannot be read waits until
 /// `aside_until`.
 ///
 /// # Errors
@@ -84,7 +84,7 @@ pub(crate) async fn take_steps(
         let incident = background.incidents.get(&key.1);
         let policy = background.policies.get(&one.escalation.policy);
         let (false, Some(incident), Some(policy)) = (one.is_over, incident, policy) else {
-            // The incident is over, or the policy is gone.
+            // The incident is over or acknowledged, or the policy was deleted.
             ended.push(key);
             continue;
         };
@@ -130,7 +130,7 @@ pub(crate) async fn take_steps(
     Ok(taken)
 }
 
-/// What the steps need to know. None: the row cannot be read.
+/// The rows that the steps need. None: the row cannot be read.
 struct Background {
     incidents: HashMap<IncidentId, Option<Incident>>,
     policies: HashMap<EscalationPolicyId, Option<Policy>>,
@@ -175,7 +175,8 @@ impl Background {
                 .into_iter()
                 .map(|(id, stored)| (EscalationPolicyId(id), stored.map(|stored| stored.policy)))
                 .collect(),
-            // A rotation that cannot be read reaches nobody: the next step comes at once.
+            // A rotation that cannot be read names no channel. If its step then reaches nobody, the next step is due
+            // at once.
             rotations: rotations
                 .into_values()
                 .flatten()
@@ -191,13 +192,13 @@ impl Background {
         })
     }
 
-    /// Whether a channel can get a message.
+    /// True if a channel can get a message.
     fn is_usable(&self, project: ProjectId, id: ChannelId) -> bool {
         let usable = self.usable.get(&project);
         usable.is_some_and(|usable| usable.contains(&id))
     }
 
-    /// The channels of a step: those that it names, and one of each person who is on call now.
+    /// Returns the channels of a step: those that it names, and one channel of each person who is on call now.
     fn channels(
         &self,
         project: ProjectId,
@@ -221,7 +222,7 @@ impl Background {
     }
 }
 
-/// Rows by their ids.
+/// Groups rows by their ids. None: the row cannot be read.
 fn by_id<T>(rows: Vec<Result<T, Unreadable>>, id: impl Fn(&T) -> Uuid) -> HashMap<Uuid, Option<T>> {
     rows.into_iter()
         .map(|row| match row {

@@ -1,4 +1,5 @@
-//! Snoozes, mutes and maintenance windows: set, change, end. Each change also decides anew about the alerts that wait.
+//! Snoozes, mutes and maintenance windows: set, change, end. Each change also decides again when the held alerts go
+//! out.
 
 pub mod window;
 
@@ -21,7 +22,7 @@ use crate::alert::waiting::decide_anew;
 use crate::people::pace::Work;
 use crate::{ServiceError, Services};
 
-/// What keeps back alerts of these projects, and alerts about these monitors.
+/// Reads the snoozes, mutes and windows that hold alerts of these projects and about these monitors.
 ///
 /// # Errors
 /// If the database is away.
@@ -38,7 +39,7 @@ pub(crate) async fn holds(
     Ok(holds)
 }
 
-/// The waiting alerts that a snooze or mute can concern.
+/// Returns which waiting alerts a snooze or mute of this target can hold.
 fn only(target: &Target) -> Only {
     match target {
         Target::Monitor(id) => Only::Subject(id.0),
@@ -46,10 +47,10 @@ fn only(target: &Target) -> Only {
     }
 }
 
-/// Holds the alerts about a monitor for `seconds` from now on, in place of an earlier snooze.
+/// Holds the alerts about a monitor for `seconds` from now on. Replaces an earlier snooze.
 ///
 /// # Errors
-/// Refused, not found, an invalid length, or the database is away.
+/// If access is refused, the monitor is not found, the length is invalid, or the database is away.
 pub async fn snooze(
     services: &Services,
     access: &Access,
@@ -78,7 +79,7 @@ pub async fn snooze(
 /// Holds the alerts about a monitor until somebody ends the mute.
 ///
 /// # Errors
-/// Refused, not found, or the database is away.
+/// If access is refused, the monitor or the snooze is not found, or the database is away.
 pub async fn mute(services: &Services, access: &Access, monitor: MonitorId) -> Result<(), ServiceError> {
     let project = access.may(Action::ChangeMonitors)?;
     set(services, access, project, &Target::Monitor(monitor), None).await
@@ -104,7 +105,7 @@ async fn set(
     Ok(())
 }
 
-/// What a ping key snoozes.
+/// The target of a snooze by a ping key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Snoozed {
     /// The monitor of this slug.
@@ -115,10 +116,11 @@ pub enum Snoozed {
     Project,
 }
 
-/// Snoozes on behalf of a ping key: for a deploy script. It never ends a snooze that lasts longer.
+/// Snoozes with a ping key, such as from a deploy script. A longer snooze stays as it is.
 ///
 /// # Errors
-/// Refused, not found, an invalid tag, the quota, too many at once, or the database is away.
+/// If access is refused, the monitor is not found, the tag is invalid, the quota is used up, too many such requests
+/// run at once, or the database is away.
 pub async fn snooze_by_ping(
     services: &Services,
     access: &Access,
@@ -172,10 +174,10 @@ pub async fn snooze_by_ping(
     Ok(())
 }
 
-/// Ends a monitor's snooze. What still goes on is told now. Without a snooze it does nothing.
+/// Ends a monitor's snooze. Held alerts about faults that still last go out now. Without a snooze it does nothing.
 ///
 /// # Errors
-/// Refused, not found, or the database is away.
+/// If access is refused, the monitor or the snooze is not found, or the database is away.
 pub async fn end_snooze(
     services: &Services,
     access: &Access,
@@ -184,10 +186,10 @@ pub async fn end_snooze(
     end_of(services, access, monitor, false).await
 }
 
-/// Ends a monitor's mute. What still goes on is told now. Without a mute it does nothing.
+/// Ends a monitor's mute. Held alerts about faults that still last go out now. Without a mute it does nothing.
 ///
 /// # Errors
-/// Refused, not found, or the database is away.
+/// If access is refused, the monitor or the snooze is not found, or the database is away.
 pub async fn end_mute(services: &Services, access: &Access, monitor: MonitorId) -> Result<(), ServiceError> {
     end_of(services, access, monitor, true).await
 }
@@ -212,10 +214,10 @@ async fn end_of(
     Ok(())
 }
 
-/// Ends any snooze or mute of the project.
+/// Ends a snooze or mute of the project, by its id.
 ///
 /// # Errors
-/// Refused, not found, or the database is away.
+/// If access is refused, the monitor or the snooze is not found, or the database is away.
 pub async fn end(services: &Services, access: &Access, id: SnoozeId) -> Result<(), ServiceError> {
     let project = access.may(Action::ChangeMonitors)?;
     let now = services.now();

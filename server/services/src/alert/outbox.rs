@@ -26,15 +26,15 @@ use crate::alert::hold;
 /// An alert about an incident.
 #[derive(Debug, Clone, Copy)]
 pub struct Telling<'a> {
-    /// What happened to the incident.
+    /// The event of the incident that the alert reports.
     pub phase: Phase,
     /// The incident.
     pub incident: &'a Incident,
     /// The incident's monitor in its present state. None: the incident is about another kind of subject.
     pub monitor: Option<&'a Monitor>,
-    /// The monitors that it affects, if the caller knows them before they join. None: they are read.
+    /// The monitors that the incident affects, if the caller knows them before they join. None: [`tell`] reads them.
     pub affected: Option<&'a Affected>,
-    /// When it happened.
+    /// The time at which it happened.
     pub at: DateTime<Utc>,
     /// For an escalation: the channels that its step names. Otherwise empty.
     pub step: &'a [ChannelId],
@@ -55,7 +55,7 @@ pub async fn tell(tx: &mut Tx, site: &Site, tellings: &[Telling<'_>]) -> StoreRe
         .collect();
     projects.sort_unstable();
     projects.dedup();
-    // This locks the projects, so it comes before what decides who is told.
+    // This locks the projects, so it must come before the queries that choose the recipients.
     let names = deadbeat_store::people::project::for_alerts(tx, &projects).await?;
     let channels = deadbeat_store::alert::channel::for_alerts(tx, &projects).await?;
     if channels.is_empty() {
@@ -113,7 +113,8 @@ pub async fn tell(tx: &mut Tx, site: &Site, tellings: &[Telling<'_>]) -> StoreRe
     Ok(made.len())
 }
 
-/// Cancels what waits to report that these incidents began or go on: a person has acknowledged them.
+/// Cancels waiting alerts that would report the start of these incidents, or remind of them: a person has
+/// acknowledged them.
 ///
 /// # Errors
 /// If the database is away.
@@ -123,23 +124,24 @@ pub(crate) async fn forget_waiting(
     now: DateTime<Utc>,
 ) -> StoreResult<()> {
     let projects: Vec<ProjectId> = incidents.iter().map(|(project, _)| *project).collect();
-    // A mute that ends now is decided about before, or sees that nothing waits.
+    // The lock on the projects orders this against a mute that ends now: the mute either decided before, or finds no
+    // waiting alert.
     deadbeat_store::people::project::for_alerts(tx, &projects).await?;
     waiting::cancel_over(tx, incidents, now).await
 }
 
 /// The result of [`announce`].
 pub(crate) struct Announced {
-    /// How many channels were to get it.
+    /// Number of channels that should get the messages.
     pub recipients: usize,
-    /// The new deliveries. Fewer, if a channel already has a waiting notice of this kind.
+    /// The new deliveries. A channel that already has a waiting notice of this kind gets no second one.
     pub made: Vec<DeliveryId>,
 }
 
 /// Puts messages that belong to no incident into the outbox.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub(crate) async fn announce(
     tx: &mut Tx,
     messages: Vec<(ProjectId, Topic<'_>, Message)>,
@@ -178,13 +180,14 @@ pub(crate) async fn announce(
     })
 }
 
-/// The channels of monitors with a list of channels.
+/// Reads the channels of monitors that have a list of channels.
 async fn chosen(
     tx: &mut Tx,
     tellings: &[Telling<'_>],
     channels: &HashMap<ProjectId, Vec<Channel>>,
 ) -> StoreResult<HashMap<MonitorId, BTreeSet<ChannelId>>> {
-    // A later event goes by the list only to a channel that does not ask for beginnings.
+    // Later alerts go to the channels that got the first one. The list matters for them only if a channel does not
+    // want the first alert.
     let is_by_list = |telling: &&Telling<'_>| {
         let channels = channels.get(&telling.incident.project_id);
         telling.phase == Phase::Opened
@@ -212,7 +215,7 @@ async fn chosen(
     deadbeat_store::alert::channel::chosen_by(tx, &monitors).await
 }
 
-/// The monitors that incidents are about.
+/// Returns the monitors that incidents are about.
 fn monitors_of(tellings: &[Telling<'_>]) -> Vec<MonitorKey> {
     let incidents = tellings.iter().map(|telling| telling.incident);
     incidents
@@ -221,7 +224,7 @@ fn monitors_of(tellings: &[Telling<'_>]) -> Vec<MonitorKey> {
         .collect()
 }
 
-/// The tags of the monitors that the caller does not know.
+/// Reads the tags of monitors that the caller did not pass.
 async fn tags(tx: &mut Tx, tellings: &[Telling<'_>]) -> StoreResult<HashMap<MonitorId, Vec<String>>> {
     let monitors: Vec<MonitorKey> = tellings
         .iter()
@@ -237,7 +240,7 @@ async fn tags(tx: &mut Tx, tellings: &[Telling<'_>]) -> StoreResult<HashMap<Moni
     deadbeat_store::monitor::settings::tags(tx, &monitors).await
 }
 
-/// The monitors that incidents about other subjects affect. Monitors join such an incident after it has opened. If a
+/// Reads the monitors that incidents about other subjects affect. Monitors join such an incident after it has opened. If a
 /// Beat has just fallen silent, these are the monitors that it schedules. For a lost host, the caller names them.
 async fn affected(tx: &mut Tx, tellings: &[Telling<'_>]) -> StoreResult<HashMap<IncidentId, Affected>> {
     let about_others = || {
@@ -323,7 +326,7 @@ pub fn compose(
     }
 }
 
-/// A monitor as messages show it.
+/// Returns a monitor as messages show it.
 fn shown(monitor: &Monitor, now: DateTime<Utc>) -> message::Monitor {
     let state = &monitor.state;
     let status = ShownStatus::at(state.status, state.next_due_at, state.deadline_at.is_some(), now);

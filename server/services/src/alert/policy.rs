@@ -13,7 +13,7 @@ use deadbeat_store::{StoreError, Tx};
 
 use crate::{ServiceError, Services, feed};
 
-/// Adds a policy. It is for incidents that open from now on.
+/// Adds a policy for incidents that open from now on.
 ///
 /// # Errors
 /// If access is refused, settings are invalid, the project has another default, the quota is used up, or the database is
@@ -77,7 +77,7 @@ pub async fn update(
     Ok(stored)
 }
 
-/// Removes a policy. Incidents that escalate by it do so no more.
+/// Removes a policy. Its escalations end.
 ///
 /// # Errors
 /// If access is refused, the policy is not found, or the database is away.

@@ -1,4 +1,4 @@
-//! Sends a delivery again that was given up or cancelled.
+//! Sends a delivery again after it was given up or cancelled.
 
 use deadbeat_domain::ids::DeliveryId;
 use deadbeat_domain::limits;
@@ -10,17 +10,20 @@ use deadbeat_store::people::quota::Counted;
 use crate::people::quota::spend;
 use crate::{ServiceError, Services};
 
-/// Makes a dead or cancelled delivery wait again, under the same id and with the same message. Its day of attempts begins anew.
+/// Puts a dead or cancelled delivery back into the outbox, with the same id and message. Its day of attempts begins
+/// again.
 ///
 /// # Errors
-/// Refused, not found, it waits or was sent, its channel cannot be used, too many of this project, or the database is away.
+/// If access is refused, the delivery is not found, waits already or was sent, its channel cannot be used, the
+/// project resent too many, or the database is away.
 pub async fn resend(services: &Services, access: &Access, id: DeliveryId) -> Result<(), ServiceError> {
     let project = access.may(Action::ManageChannels)?;
     let now = services.now();
     let mut tx = services.store.begin().await?;
     let of = delivery::channel_of(&mut tx, project, id).await?;
     let of = of.ok_or(ServiceError::NotFound("delivery"))?;
-    // Channel before deliveries, as everywhere: a settlement that switches the channel off waits, or is over.
+    // Lock the channel before deliveries, as everywhere. A settlement that switches the channel off either waits for
+    // this lock or is done.
     let channel = channel::lock(&mut tx, project, of).await?;
     let channel = channel.ok_or(ServiceError::NotFound("delivery"))?;
     if channel.disabled.is_some() {

@@ -1,7 +1,8 @@
-//! The secrets of channels: sealed before they are stored, opened when something is sent.
+//! The secrets of channels. Deadbeat seals them before it stores them, and opens them when it sends.
 //!
-//! A kind declares its secret settings in [`Kind::secrets`]; sealing, masks and `PATCH` derive from that. Each ciphertext is bound to its
-//! project, channel and field, so one that somebody copies to another row does not open there.
+//! A kind declares its secret settings in [`Kind::secrets`]; sealing, masks and `PATCH` follow from that. Each
+//! ciphertext is bound to its project, channel and field. A ciphertext that somebody copies to another row does not
+//! open there.
 
 pub mod keeper;
 pub mod rotation;
@@ -25,18 +26,18 @@ use crate::alert::delivery::senders::{self, Kind};
 use crate::secret::key::Key;
 use crate::secret::keyring::Keyring;
 
-/// A channel's settings and secrets in clear. Only for sending, and for sealing them again.
+/// A channel's settings and secrets as plain text. Only for sending, and for sealing them again.
 #[derive(Clone)]
 pub struct Opened {
-    /// As the kind's own type reads them.
+    /// The settings, as the kind's own type reads them.
     pub settings: Settings,
-    /// Signs what the channel sends.
+    /// Signs the messages of the channel.
     pub signing_secret: Option<String>,
     /// Signs the link of a confirmation mail.
     pub confirm_secret: Option<String>,
 }
 
-/// Why a channel cannot be opened, in words for a person.
+/// Why a channel cannot be opened, as a text for people.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Unopened {
     /// This process does not have the key.
@@ -47,7 +48,7 @@ pub enum Unopened {
     Damaged(String),
 }
 
-/// What is stored of a channel's secrets.
+/// A channel's secrets as they are stored.
 #[derive(Clone, Copy)]
 pub struct Stored<'a> {
     project: ProjectId,
@@ -97,10 +98,11 @@ impl<'a> From<&'a Secrets> for Stored<'a> {
     }
 }
 
-/// Opens the secrets of a channel. What stands in clear stays: it was never sealed, or old code wrote it after the sealing.
+/// Opens the secrets of a channel. Secrets stored as plain text are returned unchanged: they were never sealed, or an
+/// older version wrote them after the sealing.
 ///
 /// # Errors
-/// The key is missing, or a ciphertext does not open.
+/// If the key is missing, or a ciphertext does not open.
 pub fn open<'a>(ring: &Keyring, stored: impl Into<Stored<'a>>) -> Result<Opened, Unopened> {
     let stored = stored.into();
     let mut opened = Opened {
@@ -114,7 +116,7 @@ pub fn open<'a>(ring: &Keyring, stored: impl Into<Stored<'a>>) -> Result<Opened,
     {
         let key = ring.get(id).ok_or_else(|| Unopened::Missing(id.clone()))?;
         for (name, text) in &sealed.values {
-            // A later version may seal more than this one knows.
+            // A later version may seal fields that this version does not know.
             let Some(field) = Field::parse(name) else {
                 continue;
             };
@@ -144,7 +146,7 @@ pub fn open<'a>(ring: &Keyring, stored: impl Into<Stored<'a>>) -> Result<Opened,
     Ok(opened)
 }
 
-/// Seals the secrets of a channel: the settings to store, with masks, and the ciphertexts.
+/// Seals the secrets of a channel. Returns the settings to store, with masks, and the ciphertexts.
 #[must_use]
 pub fn seal(
     key: &Key,
@@ -185,39 +187,39 @@ pub(crate) fn seal_into(channel: &mut Channel, key: &Key, kind: &dyn Kind, opene
     channel.confirm_secret = None;
 }
 
-/// The key with which this process seals.
+/// Returns the key with which this process seals.
 ///
-/// The servers of a database agree on a key. A process that does not have that key seals nothing: the others could not open what it seals,
-/// and it cannot open what they seal.
+/// The servers of a database agree on a key. A process without that key seals nothing: other servers could not open
+/// its ciphertexts, nor it theirs.
 ///
 /// # Errors
-/// There is no key, the process lacks the one that the servers agreed on, or the database is away.
+/// If there is no key, this process lacks the key that the servers agreed on, or the database is away.
 pub(crate) async fn key(ring: &Keyring, tx: &mut Tx, now: DateTime<Utc>) -> Result<Arc<Key>, ServiceError> {
     agreed(ring, tx, now).await?.map_err(ServiceError::KeyMissing)
 }
 
-/// As [`key`]; the inner error says in words why there is no key.
+/// Like [`key`]; the inner error says for people why there is no key.
 async fn agreed(ring: &Keyring, tx: &mut Tx, now: DateTime<Utc>) -> StoreResult<Result<Arc<Key>, String>> {
     let Some(first) = ring.first() else {
         return Ok(Err(
-            "this server has no key to seal secrets with: the operator sets DEADBEAT_SECRET_KEY, and `deadbeat doctor` says more"
+            "this server has no key to seal secrets with: the operator must set DEADBEAT_SECRET_KEY, and `deadbeat doctor` says more"
                 .to_owned(),
         ));
     };
     let agreed = deadbeat_store::alert::sealed::agree(tx, first.id(), now).await?;
     Ok(if ring.get(&agreed).is_some() {
-        // Looking for a key may have found a new first one in the file.
+        // `get` may have read the file again and found a new first key.
         Ok(ring.first().unwrap_or(first))
     } else {
         Err(format!(
-            "the secrets of this database are sealed with key {agreed}, which this server does not have: the operator adds it to \
+            "the secrets of this database are sealed with key {agreed}, which this server does not have: the operator must add it to \
              DEADBEAT_SECRET_KEY or to the file {} of the data folder",
             crate::secret::keyring::FILE
         ))
     })
 }
 
-/// What people may see of a channel's settings.
+/// Returns a channel's settings as people may see them, without secrets.
 #[must_use]
 pub fn shown(settings: &Settings) -> Value {
     settings.shown(senders::kind(settings.kind()).map(Kind::secrets))

@@ -1,4 +1,4 @@
-//! Channels and rotations that rotations and escalation policies name are not deleted.
+//! Keeps channels and rotations from being deleted while rotations or escalation policies name them.
 
 use deadbeat_domain::ids::{ChannelId, ProjectId, RotationId};
 use deadbeat_store::alert::policy::{self, StoredPolicy};
@@ -7,11 +7,11 @@ use deadbeat_store::{StoreResult, Tx, Unreadable, with_sources};
 
 use crate::ServiceError;
 
-/// How many names a refusal lists.
+/// Number of names that a refusal lists at most.
 const NAMED: usize = 5;
 
-/// Refuses the deletion of a channel that a rotation or a policy names. The caller holds the channel's lock, so none can
-/// come to name it.
+/// Refuses the deletion of a channel that a rotation or a policy names. The caller holds the channel's lock,
+/// so no other transaction can name the channel meanwhile.
 pub(crate) async fn refuse_channel_in_use(
     tx: &mut Tx,
     project: ProjectId,
@@ -25,8 +25,8 @@ pub(crate) async fn refuse_channel_in_use(
     refuse("channel", &users)
 }
 
-/// Refuses the deletion of a rotation that a policy names. The caller holds the rotation's lock, so none can come to name
-/// it.
+/// Refuses the deletion of a rotation that a policy names. The caller holds the rotation's lock,
+/// so no other transaction can name the rotation meanwhile.
 pub(crate) async fn refuse_rotation_in_use(
     tx: &mut Tx,
     project: ProjectId,
@@ -48,7 +48,7 @@ async fn policies(
         .collect())
 }
 
-/// The readable ones. What cannot be read keeps nothing from being deleted: nobody could repair that by the API.
+/// Returns the rows that can be read. An unreadable row prevents no deletion: nobody could repair it through the API.
 fn readable<T>(rows: Vec<Result<T, Unreadable>>) -> impl Iterator<Item = T> {
     rows.into_iter().filter_map(|row| {
         row.inspect_err(|unreadable| {
@@ -67,6 +67,6 @@ fn refuse(what: &str, users: &[String]) -> Result<(), ServiceError> {
         named = format!("{named} and {} more", users.len() - NAMED);
     }
     Err(ServiceError::Conflict(format!(
-        "the {what} is in use by {named}; take it out there first"
+        "the {what} is in use by {named}; remove it there first"
     )))
 }

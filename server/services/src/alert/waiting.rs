@@ -1,4 +1,4 @@
-//! Decides anew about deliveries that wait, after what holds them has changed.
+//! Decides again when held deliveries go out, after a rule, snooze, mute or window has changed.
 
 use std::collections::HashMap;
 
@@ -14,12 +14,13 @@ use deadbeat_store::{StoreResult, Tx};
 
 use crate::alert::hold;
 
-/// Deliveries that one statement reads. There are as many steps as a project has waiting deliveries: one for each open incident and channel
-/// at most, and one reminder.
+/// Number of deliveries that one statement reads. A project has few waiting deliveries: for each open incident and
+/// channel, one alert and one reminder at most.
 const STEP: i64 = 5_000;
 
-/// Decides anew about the deliveries of a project that wait or are withheld: `only` names which. Call it in the transaction that
-/// changes what holds them, after [`deadbeat_store::people::project::lock_rules`]. Afterwards ring the outbox's bell.
+/// Decides again about a project's deliveries that wait or are withheld: those that `only` selects. Call this in the
+/// transaction that changes a rule, snooze, mute or window, after [`deadbeat_store::people::project::lock_rules`].
+/// After the commit, wake the outbox.
 ///
 /// # Errors
 /// If the database is away.

@@ -1,4 +1,4 @@
-//! A person acknowledges an incident.
+//! Acknowledgement of an incident by a person.
 
 use deadbeat_domain::alert::message::Phase;
 use deadbeat_domain::change::feed::{ChangeKind, ChangeSubject};
@@ -12,11 +12,11 @@ use crate::alert::outbox::{self, Telling};
 use crate::celery::beat::{incarnation, schedule_emptied};
 use crate::{ServiceError, Services, feed};
 
-/// Who acknowledges.
+/// The person, key or link that acknowledges.
 pub(crate) enum By {
     /// An account, a key or the operator.
     Actor(Actor),
-    /// Whoever has the link that was sent to a channel.
+    /// A person with the link that was sent to a channel.
     Link {
         /// The channel's name.
         channel: String,
@@ -24,9 +24,9 @@ pub(crate) enum By {
 }
 
 impl By {
-    /// In words, as people read it.
+    /// Returns the name that people see.
     async fn words(&self, tx: &mut Tx, project: ProjectId) -> StoreResult<String> {
-        let gone = || "somebody who is gone".to_owned();
+        let gone = || "a deleted account or key".to_owned();
         Ok(match self {
             Self::Actor(Actor::Account { id, .. }) => deadbeat_store::people::account::email_of(tx, *id)
                 .await?
@@ -42,9 +42,9 @@ impl By {
     }
 }
 
-/// Acknowledges an incident: no more reminders and steps of an escalation, what still waits to report it is not sent, and the channels that got it hear who
-/// acknowledged it. This ends an incident about an emptied schedule, and one about a Beat that is silent while another Beat of its name
-/// goes on.
+/// Acknowledges an incident. This ends its reminders and its escalation, and cancels alerts about it that still wait.
+/// The channels that got an alert about the incident get the name of the person who acknowledged it. An incident
+/// about an emptied schedule ends, and so does one about a silent Beat while another Beat of its name reports.
 ///
 /// # Errors
 /// If access is refused, the incident is not found ([`ServiceError::NotFound`]), or the database is away.
@@ -57,7 +57,7 @@ pub async fn acknowledge(
     acknowledge_as(services, project, id, &By::Actor(access.actor())).await
 }
 
-/// Acknowledges an incident for somebody who is known to be allowed.
+/// Acknowledges an incident. The caller has checked that this is allowed.
 pub(crate) async fn acknowledge_as(
     services: &Services,
     project: ProjectId,
@@ -69,7 +69,8 @@ pub(crate) async fn acknowledge_as(
     let words = by.words(&mut tx, project).await?;
     let done = deadbeat_store::incident::acknowledge(&mut tx, project, id, &words, now).await?;
     let (seen, is_first) = done.ok_or(ServiceError::NotFound("incident"))?;
-    // Before the others hear of it: a channel that has not heard of the incident hears nothing of its acknowledgement.
+    // Cancel waiting alerts first: a channel that got no alert about the incident gets none about its
+    // acknowledgement.
     outbox::forget_waiting(&mut tx, &[(project, id)], now).await?;
     let mut told = 0;
     if is_first {

@@ -24,14 +24,14 @@ use crate::celery::host::lost::Host;
 use crate::celery::result_backend::report::Backend;
 use crate::incident::explain::Explanation;
 
-/// The parts that a monitor depends on.
+/// The components that a monitor depends on.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Background<'a> {
     /// The Beat that sends its runs.
     pub beat: Option<&'a Beat>,
-    /// That Beat's processes that have crashed in a row until now.
+    /// The Beat's processes that crashed in a row.
     pub crashes: &'a [Incarnation],
-    /// How far its newest run got.
+    /// The last reported stage of the monitor's newest run.
     pub stage: Option<&'a Stage>,
     /// The broker of its application.
     pub broker: Option<&'a Broker>,
@@ -44,23 +44,23 @@ pub struct Background<'a> {
 /// The subject that changed.
 #[derive(Debug, Clone, Copy)]
 pub enum Changed<'a> {
-    /// A monitor, and the parts that it depends on.
+    /// A monitor, and the components that it depends on.
     Monitor(&'a Monitor, &'a Background<'a>),
-    /// A monitor, by a signal that tells more, with the Beat that sends its runs.
+    /// A monitor, with the signal that changed it and the Beat that sends its runs.
     Signalled(&'a Monitor, &'a Signal, Option<&'a Beat>),
     /// A Beat.
     Beat(&'a Beat),
-    /// A Beat with a storm.
+    /// A Beat that floods its queue with runs of an entry.
     Flooding(&'a Beat, &'a Flood),
-    /// A Beat, whose whole schedule vanished.
+    /// A Beat whose schedule became empty.
     Emptied(&'a Beat, &'a Emptied),
-    /// A Beat as which several processes report.
+    /// A Beat whose name several processes use at once.
     Several(&'a Beat, &'a AtOnce),
     /// A Beat, with its processes that crashed in a row.
     Crashing(&'a Beat, &'a [Incarnation]),
     /// A worker.
     Worker(&'a Worker),
-    /// A queue, with the workers of its application and those that do not report.
+    /// A queue, with the workers of its application and its strangers.
     Queue(&'a Queue, &'a [Worker], &'a [Stranger]),
     /// A broker.
     Broker(&'a Broker),
@@ -79,7 +79,7 @@ pub struct Named<'a> {
     pub subject: Subject,
     /// The monitor.
     pub monitor: &'a Monitor,
-    /// The parts that the monitor depends on.
+    /// The components that the monitor depends on.
     pub background: Background<'a>,
 }
 
@@ -142,7 +142,7 @@ impl<'a> Changed<'a> {
         }
     }
 
-    /// Whose it is, its kind and its id.
+    /// Returns the subject's project, kind and id.
     pub(crate) fn key(&self) -> SubjectKey {
         let subject = self.subject();
         (self.project(), subject.kind, subject.id)
@@ -213,9 +213,9 @@ pub struct News<'a> {
 /// The kinds of changes.
 #[derive(Debug, Clone, Copy)]
 pub enum What {
-    /// Its status changed.
+    /// The subject's status changed.
     Transition(Transition),
-    /// It failed while it was down, with this cause at that time. That changes no status, and opens an incident unless
-    /// one is open.
+    /// The subject failed with this cause, at this time, while it was down. Its status does not change. An incident
+    /// opens unless one is open.
     FailedAgain(Cause, DateTime<Utc>),
 }

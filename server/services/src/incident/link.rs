@@ -1,7 +1,8 @@
 //! The link in an alert with which its reader acknowledges the incident, without an account.
 //!
-//! Each attempt signs the link for its channel with the key that also seals the channel's secrets, so any server of the deployment can check
-//! it. It ends a week after the message. The page behind it has a button: a mail server that opens links to scan them acknowledges nothing.
+//! Each attempt signs the link for its channel, with the key that also seals the channel's secrets. So any server of
+//! the deployment can check the signature. The link expires a week after the message. The page behind the link has a
+//! button, so a mail server that opens links to scan them acknowledges nothing.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::alert::message::{Event, Message, Phase};
@@ -12,28 +13,28 @@ use super::acknowledgement::{self, By};
 use crate::secret::keyring::Keyring;
 use crate::{ServiceError, Services, Site};
 
-/// How long a link can acknowledge.
+/// Time for which a link can acknowledge.
 const LIFETIME: TimeDelta = TimeDelta::days(7);
 
-/// A link, as its address says it. Nothing of it is proved before it was found.
+/// The fields of a link's address. They prove nothing until the signature is checked.
 #[derive(Debug, Clone)]
 pub struct Link {
-    /// The incident that it acknowledges.
+    /// The incident that the link acknowledges.
     pub incident: IncidentId,
-    /// The project that owns both.
+    /// The project of the incident and the channel.
     pub project: ProjectId,
-    /// The channel that it was sent to.
+    /// The channel that the link was sent to.
     pub channel: ChannelId,
-    /// When it ends, in seconds since 1970.
+    /// When the link expires, in seconds since 1970.
     pub expires: i64,
-    /// The id of the key that signed it.
+    /// The id of the key that signed the link.
     pub key: String,
     /// The signature.
     pub token: String,
 }
 
 impl Link {
-    /// What is signed.
+    /// Returns the text that the signature covers.
     fn text(&self) -> String {
         format!(
             "acknowledge {} {} {} {}",
@@ -41,7 +42,7 @@ impl Link {
         )
     }
 
-    /// The address behind the site's.
+    /// Returns the path and query of the link's address.
     #[must_use]
     pub fn path(&self) -> String {
         format!(
@@ -58,7 +59,8 @@ impl Link {
     }
 }
 
-/// Puts the link into a message about an incident that somebody should act on. Without a key there is none.
+/// Puts the link into a message about an incident on which a person should act. Without a key the message gets no
+/// link.
 pub(crate) fn sign(message: &mut Message, channel: ChannelId, ring: &Keyring, site: &Site) {
     let expires = (message.at + LIFETIME).timestamp();
     let Event::Incident(event) = &mut message.event else {
@@ -82,10 +84,11 @@ pub(crate) fn sign(message: &mut Message, channel: ChannelId, ring: &Keyring, si
     });
 }
 
-/// The incident that a link is about. None: the link is wrong or too old, or the incident or its channel is gone.
+/// Returns the incident of a link. None: the link is wrong or has expired, or the incident or its channel was
+/// deleted.
 ///
 /// # Errors
-/// The database is away.
+/// If the database is away.
 pub async fn look(services: &Services, link: &Link) -> Result<Option<Incident>, ServiceError> {
     if channel_of(services, link).await?.is_none() {
         return Ok(None);
@@ -93,10 +96,10 @@ pub async fn look(services: &Services, link: &Link) -> Result<Option<Incident>, 
     Ok(deadbeat_store::incident::get(&services.reader(), link.project, link.incident).await?)
 }
 
-/// Acknowledges the incident that a link is about. None: see [`look`].
+/// Acknowledges the incident of a link. None: see [`look`].
 ///
 /// # Errors
-/// The database is away.
+/// If the database is away.
 pub async fn acknowledge(services: &Services, link: &Link) -> Result<Option<Incident>, ServiceError> {
     let Some(name) = channel_of(services, link).await? else {
         return Ok(None);
@@ -109,7 +112,7 @@ pub async fn acknowledge(services: &Services, link: &Link) -> Result<Option<Inci
     }
 }
 
-/// The name of the channel to which a link was sent, if its signature is right and it has not ended.
+/// Returns the name of the channel to which a link was sent, if the signature is right and the link has not expired.
 async fn channel_of(services: &Services, link: &Link) -> Result<Option<String>, ServiceError> {
     if !link.is_good(&services.keyring, services.now()) {
         return Ok(None);

@@ -1,5 +1,5 @@
-//! Notices of monitors that could not be judged because no process listened. Each project gets one notice a spell, not
-//! one a monitor.
+//! Notices of monitors that could not be judged because no process listened. Each project gets one notice for each
+//! blind spell, not one for each monitor.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use deadbeat_store::{Store, StoreResult, Tx};
 use crate::alert::outbox;
 use crate::judge::excuse::LONGEST_EXCUSE;
 
-/// Notes monitors that could not be judged, in the caller's transaction.
+/// Notes monitors that could not be judged, in the caller's transaction. The notice is due at `tell_at`.
 pub(crate) async fn add(
     tx: &mut Tx,
     unheard: &[(ProjectId, BlindSpell)],
@@ -37,7 +37,7 @@ pub(crate) async fn add(
     deadbeat_store::judge::blind_notice::add(tx, &counts, tell_at).await
 }
 
-/// Sends the due notices of projects, through all of their channels.
+/// Puts the due notices of at most `limit` projects into the outbox, for all of their channels.
 pub(crate) async fn tell_due(store: &Store, now: DateTime<Utc>, limit: i64) -> StoreResult<()> {
     let mut tx = store.begin().await?;
     let due =

@@ -1,8 +1,9 @@
-//! The one loop that finds what is overdue: silence becomes an incident.
+//! The loop that finds overdue subjects and opens incidents about them.
 //!
-//! It sleeps until the nearest deadline, a second at most. Any number of processes may sweep: each takes bounded batches of rows
-//! that nobody else holds, and decides and writes each in one transaction; in a storm, several of them at once. A row that cannot be
-//! read is put aside for an hour and reported; it never stalls the rest.
+//! The loop sleeps until the nearest deadline, a second at most. Any number of processes may sweep at once. Each
+//! process claims batches of rows, skips rows that another one has locked, and judges and writes each batch in one
+//! transaction. When many monitors are overdue, several transactions run at once. A row that cannot be read is put
+//! aside for an hour and reported, so it does not delay other rows.
 
 mod beats;
 mod escalations;
@@ -40,34 +41,35 @@ use crate::operation::duty::Duty;
 use crate::operation::selfwatch::Selfwatch;
 use crate::operation::supervisor::Health;
 
-/// Rows of one transaction.
+/// Number of rows that one transaction claims.
 const BATCH: i64 = 1_000;
-/// Transactions at once while full batches come back: one computes and waits for the disk while the other's rows are written.
+/// Number of transactions at once while batches are full: one computes and waits for the disk while the database
+/// writes the rows of another.
 const LANES: usize = 3;
-/// The longest sleep: a deadline that was written meanwhile, by whomever, is seen after that at the latest. One that is nearer than that
-/// when it is written is late by what is left of the second; nobody is told of it (NOTIFY), so that it costs pings nothing.
+/// The longest sleep. A deadline written while the evaluator sleeps may be noticed up to 1 s late: no NOTIFY
+/// announces it, because that would cost each ping a notification.
 const LONGEST_SLEEP: TimeDelta = TimeDelta::seconds(1);
-/// The shortest one. Pings move deadlines all the time, and what has come due in a tenth of a second is looked at together; and a row
-/// that somebody holds does not make the loop spin.
+/// The shortest sleep. Pings move deadlines all the time, so the evaluator judges together what falls due within a
+/// tenth of a second. The pause also keeps the loop from spinning on a row that another process has locked.
 const SHORTEST_SLEEP: TimeDelta = TimeDelta::milliseconds(100);
-/// Microseconds between two stamps that say that this process sweeps.
+/// Microseconds between two stamps by which this process notes that it sweeps.
 const STAMP_MICROS: i64 = 1_000_000;
 
-/// After a blind spell a project is told this much later what could not be judged: by then all of it is counted.
+/// Delay of the notice about monitors that could not be judged after a blind spell: by then all of them are counted.
 const NOTICE_AFTER: TimeDelta = TimeDelta::seconds(10);
-/// How long a row that cannot be read is put aside.
+/// Time for which a row that cannot be read is put aside.
 const ASIDE: TimeDelta = TimeDelta::hours(1);
 
-/// What a sweep did.
+/// Result of a sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Swept {
-    /// Rows looked at.
+    /// Number of rows that the sweep claimed.
     pub claimed: usize,
-    /// Rows that went down.
+    /// Number of subjects that went down.
     pub down: usize,
-    /// Incidents that were told again.
+    /// Number of incidents of which reminders were sent.
     pub reminded: usize,
-    /// Steps of escalations that were told.
+    /// Number of escalation steps that were sent.
     pub escalated: usize,
 }
 
@@ -80,21 +82,21 @@ impl Swept {
     }
 }
 
-/// How many of these went down.
+/// Returns the number of subjects that went down.
 fn downs(news: &[News<'_>]) -> usize {
     news.iter()
         .filter(|one| matches!(one.what, What::Transition(transition) if transition.to == Status::Down))
         .count()
 }
 
-/// What one transaction did.
+/// Result of one transaction.
 struct Batched {
     swept: Swept,
-    /// It was full: there may be more.
+    /// True if the batch was full: more rows may be due.
     is_full: bool,
 }
 
-/// Sweeps.
+/// The loop that sweeps.
 pub struct Evaluator {
     store: Store,
     clock: Arc<dyn Clock>,
@@ -102,29 +104,29 @@ pub struct Evaluator {
     outbox_bell: Arc<Notify>,
     selfwatch: Selfwatch,
     settling: TimeDelta,
-    /// The listener of the same process, and the loops that its signals need.
+    /// The listener of the same process, and the health of the loops that write its signals.
     beside: Option<(Uuid, Health)>,
-    /// What the loop, and its parts that have times of their own, report of themselves.
+    /// The loop itself. The next three duties are parts of the loop that run at intervals of their own.
     duty: Duty,
     hosts_duty: Duty,
     unseen_duty: Duty,
     unbegun_duty: Duty,
-    /// Names this process among those that sweep.
+    /// Id of this process among the processes that sweep.
     id: Uuid,
-    /// When it last said so; microseconds since the epoch, 0: never.
+    /// When this process last stamped its row: microseconds since the epoch. 0: never.
     stamped: AtomicI64,
-    /// When it last looked for what nobody looks at; microseconds since the epoch, 0: never.
+    /// When this process last checked for brokers and queues without samples: microseconds since the epoch. 0: never.
     gave_up_at: AtomicI64,
-    /// When it last looked for runs that nobody has taken; microseconds since the epoch, 0: never.
+    /// When this process last checked for runs that no worker received: microseconds since the epoch. 0: never.
     unbegun_at: AtomicI64,
-    /// When it last looked at lost hosts; microseconds since the epoch, 0: never.
+    /// When this process last checked lost hosts: microseconds since the epoch. 0: never.
     hosts_at: AtomicI64,
-    /// After which of their incidents it goes on with that; None: with the first.
+    /// The incident of a lost host after which the next check goes on. None: it starts with the first one.
     hosts_after: Mutex<Option<IncidentId>>,
 }
 
 impl Evaluator {
-    /// Puts the parts together.
+    /// Makes an evaluator that judges without delay and knows no listener.
     #[must_use]
     pub fn new(
         store: Store,
@@ -154,7 +156,7 @@ impl Evaluator {
         }
     }
 
-    /// What the loop, and its parts that have times of their own, report of themselves.
+    /// Returns the duties of the loop and of its parts that run at intervals of their own.
     #[must_use]
     pub fn duties(&self) -> [Duty; 4] {
         [
@@ -166,13 +168,15 @@ impl Evaluator {
         .map(Duty::clone)
     }
 
-    /// Judges what was overdue this long ago: a ping that came in time, and is still on its way through the writer, beats the silence.
+    /// Makes the evaluator judge deadlines this much after they pass. A ping that came in time may still wait in the
+    /// writer's queue, and must count.
     #[must_use]
     pub fn settling(self, settling: TimeDelta) -> Self {
         Self { settling, ..self }
     }
 
-    /// This process also takes signals in, under that name. It judges nobody while a loop that signals need does not work.
+    /// Notes that this process also receives signals, as this listener. The evaluator judges nothing while a loop
+    /// that writes signals does not work.
     #[must_use]
     pub fn beside(self, listener: Uuid, health: Health) -> Self {
         Self {
@@ -181,7 +185,7 @@ impl Evaluator {
         }
     }
 
-    /// Sweeps until told to stop.
+    /// Sweeps until `stop` is cancelled.
     pub async fn run(&self, stop: CancellationToken) {
         loop {
             let number = self.selfwatch.sweeps().count + 1;
@@ -210,7 +214,7 @@ impl Evaluator {
         }
     }
 
-    /// Says that this process sweeps: to its own watch each time, to the other processes once a second.
+    /// Notes that this process sweeps: in its own watch each time, for other processes once a second.
     async fn stamp(&self) -> StoreResult<()> {
         let now = self.clock.now();
         self.selfwatch.swept(now);
@@ -225,21 +229,22 @@ impl Evaluator {
     /// Judges everything that is overdue now.
     ///
     /// # Errors
-    /// When the database is away. What was committed stays.
+    /// If the database is away. What was committed stays.
     pub async fn sweep_once(&self) -> StoreResult<Swept> {
         Ok(self.sweep().await?.0)
     }
 
-    /// Judges everything that is overdue now, and says when there is something to do again. Beats first: a monitor's verdict asks for its
-    /// Beat's.
+    /// Judges everything that is overdue now, and returns when something is due next. Beats come first, because the
+    /// verdict on a monitor depends on its Beat's.
     async fn sweep(&self) -> StoreResult<(Swept, Option<DateTime<Utc>>)> {
         let began = Instant::now();
-        // One look at the clock for all that follows: were it stepped on in between, all would be overdue and nobody excused.
+        // Read the clock once. If the clock stepped forward between two readings, all monitors would be overdue
+        // without an excuse.
         let now = self.clock.now();
         let beside = self.beside.as_ref().map(|(listener, _)| *listener);
         let agenda = deadbeat_store::judge::evaluator::agenda(&self.store.reader(), beside, now).await?;
         self.selfwatch.turned(now);
-        // While nobody listens, or what was heard is not written yet, silence means nothing.
+        // While no process listens, or received signals are not written yet, a missing report proves nothing.
         let hears = self.beside.as_ref().is_none_or(|(_, health)| health.is_well());
         let Some(judged_until) = agenda.hearing.judged_until(now).filter(|_| hears) else {
             return Ok((Swept::default(), None));
@@ -255,7 +260,8 @@ impl Evaluator {
         Ok((swept, agenda.nearest()))
     }
 
-    /// Does what the agenda says is due: judges what was due by `judged_at`.
+    /// Does what the agenda says is due. Subjects are judged as of `judged_at`; notices, reminders and escalations
+    /// are due by `now`.
     async fn work_off(
         &self,
         agenda: &Agenda,
@@ -307,7 +313,7 @@ impl Evaluator {
         Ok(swept)
     }
 
-    /// Batches of switches of a kind, one after the other, until there are no more.
+    /// Judges batches of switches of a kind, one after the other, until a batch is not full.
     async fn sweep_all<K: Kind>(&self, judged_at: DateTime<Utc>) -> StoreResult<Swept> {
         let mut swept = Swept::default();
         loop {
@@ -319,7 +325,7 @@ impl Evaluator {
         }
     }
 
-    /// Batches of monitors, one after the other, until there are no more.
+    /// Judges batches of monitors, one after the other, until a batch is not full.
     async fn sweep_lane(&self, now: DateTime<Utc>) -> StoreResult<Swept> {
         let mut swept = Swept::default();
         loop {
@@ -331,7 +337,8 @@ impl Evaluator {
         }
     }
 
-    /// A batch is committed: who waits for it hears of it now, not at the end of a long sweep.
+    /// Adds a committed batch to the result. Wakes the outbox now, because a long sweep may take much longer than a
+    /// batch.
     async fn batched(&self, batch: &Batched, swept: &mut Swept) -> StoreResult<()> {
         swept.add(batch.swept);
         if batch.swept.down > 0 || batch.swept.reminded > 0 || batch.swept.escalated > 0 {
@@ -340,7 +347,7 @@ impl Evaluator {
         self.stamp().await
     }
 
-    /// When we could not listen: what may excuse somebody today.
+    /// Reads the blind spells that may still excuse silence.
     async fn spells(&self, tx: &mut Tx, now: DateTime<Utc>) -> StoreResult<Vec<BlindSpell>> {
         deadbeat_store::operation::listener::spells_since(tx, now - LONGEST_EXCUSE).await
     }

@@ -1,6 +1,6 @@
-//! For how long a blind spell counts.
+//! The age up to which a blind spell counts.
 
 use chrono::TimeDelta;
 
-/// Spells older than any grace excuse nobody any more.
+/// Blind spells that ended longer ago excuse no silence: no grace is this long.
 pub(crate) const LONGEST_EXCUSE: TimeDelta = TimeDelta::days(400);

@@ -1,4 +1,5 @@
-//! The file `secret.key` of the data folder: keys in base64 or hexadecimal, one a line. The first one seals, all of them open.
+//! The file `secret.key` of the data folder. It has one key a line, in base64 or hexadecimal. The first key seals;
+//! all keys open.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -17,10 +18,10 @@ fn fault(path: &Path, error: std::io::Error) -> KeyError {
     KeyError::File(path.to_owned(), error)
 }
 
-/// Reads the file. None: there is none.
+/// Reads the file. None: it does not exist.
 ///
 /// # Errors
-/// Others may read the file, it cannot be read, or a line is no key.
+/// If other users may read the file, or this process cannot read it.
 pub fn read(path: &Path) -> Result<Option<Zeroizing<String>>, KeyError> {
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
@@ -36,24 +37,24 @@ pub fn read(path: &Path) -> Result<Option<Zeroizing<String>>, KeyError> {
         .map_err(|error| fault(path, error))
 }
 
-/// The lines of a file that hold keys.
+/// Returns the lines that hold keys.
 pub fn lines(text: &str) -> impl Iterator<Item = &str> {
     text.lines()
         .map(str::trim)
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
-/// Makes the file with a new key, unless there is one: of two processes that do this at once, one wins. The file is whole from the first
-/// moment that it has its name.
+/// Makes the file with a new key, unless the file exists. If two processes do this at once, one file wins. No reader
+/// ever sees a half-written file.
 ///
 /// # Errors
-/// The folder or file cannot be written.
+/// If the folder or the file cannot be written.
 pub fn make(path: &Path) -> Result<(), KeyError> {
     let text = Zeroizing::new(format!("{HEAD}{}\n", *Key::generate()));
     let made = (|| {
         fs::create_dir_all(folder(path))?;
         let draft = write_draft(path, &text)?;
-        // Unlike a renaming, a link never replaces what is there.
+        // Unlike a rename, a link never replaces an existing file.
         let linked = fs::hard_link(&draft, path);
         fs::remove_file(&draft)?;
         match linked {
@@ -64,10 +65,10 @@ pub fn make(path: &Path) -> Result<(), KeyError> {
     made.map_err(|error| fault(path, error))
 }
 
-/// Puts a new key before those of the file.
+/// Puts a new key before the keys of the file.
 ///
 /// # Errors
-/// As for [`read`], or the file cannot be written.
+/// As for [`read`], or if the file cannot be written.
 pub fn put_first(path: &Path) -> Result<(), KeyError> {
     let old = read(path)?.unwrap_or_default();
     let mut text = Zeroizing::new(format!("{HEAD}{}\n", *Key::generate()));
@@ -76,7 +77,8 @@ pub fn put_first(path: &Path) -> Result<(), KeyError> {
         text.push('\n');
     }
     let replaced = write_draft(path, &text).and_then(|draft| {
-        // Root may rotate the keys of a server that runs as another user, which must read the file then.
+        // Keep the owner: root may rotate the keys of a server that runs as another user and must still read the
+        // file.
         let owned = fs::metadata(path).and_then(|old| chown(&draft, Some(old.uid()), Some(old.gid())));
         owned
             .and_then(|()| fs::rename(&draft, path))
@@ -86,11 +88,11 @@ pub fn put_first(path: &Path) -> Result<(), KeyError> {
     replaced.map_err(|error| fault(path, error))
 }
 
-/// Held by who changes the file: a second change at the same time would lose the key of the first. The lock is on the folder, so nothing
-/// is left behind.
+/// Locks the file against changes by other processes: a second change at the same time would lose the key of the
+/// first. The lock is on the folder, so no lock file remains.
 ///
 /// # Errors
-/// Another process changes the file, or the folder cannot be made.
+/// If another process changes the file, or the folder cannot be made.
 pub fn lock(path: &Path) -> Result<File, KeyError> {
     let folder = fs::create_dir_all(folder(path))
         .and_then(|()| File::open(folder(path)))
@@ -121,14 +123,14 @@ fn write_draft(path: &Path, text: &str) -> std::io::Result<std::path::PathBuf> {
         file.sync_all()
     })();
     if let Err(error) = written {
-        // What could not be written may hold half a key, and nobody will look for it.
+        // The draft may hold half a key, and nobody would ever find and delete it.
         let _ = fs::remove_file(&draft);
         return Err(error);
     }
     Ok(draft)
 }
 
-/// A new name is lasting when its folder is.
+/// Writes the folder to the disk: only then does a new name in it survive a crash of the machine.
 fn sync_folder(path: &Path) -> std::io::Result<()> {
     File::open(folder(path))?.sync_all()
 }

@@ -1,4 +1,5 @@
-//! One key: XChaCha20-Poly1305, which seals a text together with the place that it belongs to.
+//! A key for XChaCha20-Poly1305. It binds each sealed text to a place, and the text opens only with the name of that
+//! place.
 
 use std::fmt;
 
@@ -22,7 +23,7 @@ const NONCE: usize = 24;
 /// Bytes of a key's id, which is public.
 const ID: usize = 6;
 
-/// Reads base64 as people paste it: with and without padding.
+/// Reads base64 with and without padding, because people paste both.
 const fn lenient(alphabet: &alphabet::Alphabet) -> GeneralPurpose {
     GeneralPurpose::new(
         alphabet,
@@ -31,18 +32,18 @@ const fn lenient(alphabet: &alphabet::Alphabet) -> GeneralPurpose {
 }
 const BASE64: [GeneralPurpose; 2] = [lenient(&alphabet::STANDARD), lenient(&alphabet::URL_SAFE)];
 
-/// A text is no key.
+/// Why a text is no key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum NoKey {
     /// The text is neither base64 nor hexadecimal.
     #[error("is neither base64 nor hexadecimal")]
     Form,
-    /// Another number of bytes.
+    /// The text holds another number of bytes.
     #[error("has {0} bytes")]
     Length(usize),
 }
 
-/// A sealed text does not open: it was changed, cut, moved from another place, or sealed by another key.
+/// A sealed text does not open: it was changed, cut, moved from another place, or sealed with another key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the sealed text does not open: it is damaged, or was moved from another place")]
 pub struct Damaged;
@@ -51,11 +52,11 @@ pub struct Damaged;
 pub struct Key {
     id: String,
     cipher: XChaCha20Poly1305,
-    /// Signs links. Of its own, so that no signature says anything about what is sealed.
+    /// Key that signs links. It is derived separately, so that no signature reveals anything about sealed texts.
     links: Zeroizing<[u8; BYTES]>,
 }
 
-/// Keys stay out of logs.
+/// Shows the id only, so that keys stay out of logs.
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Key")
@@ -68,7 +69,7 @@ impl Key {
     /// Reads 32 bytes in base64 or hexadecimal.
     ///
     /// # Errors
-    /// The text is no key. The error never repeats the text.
+    /// If the text is no key. The error never repeats the text.
     pub fn parse(text: &str) -> Result<Self, NoKey> {
         let bytes = decode(text).ok_or(NoKey::Form)?;
         let fixed: &[u8; BYTES] = bytes
@@ -97,7 +98,7 @@ impl Key {
     /// Makes a new key. Returns its base64, which [`Key::parse`] reads.
     ///
     /// # Panics
-    /// When the operating system has no randomness to give: nothing safe can be done then.
+    /// If the operating system has no randomness: nothing safe can be done then.
     #[must_use]
     pub fn generate() -> Zeroizing<String> {
         let mut bytes = Zeroizing::new([0_u8; BYTES]);
@@ -107,16 +108,16 @@ impl Key {
         Zeroizing::new(STANDARD.encode(bytes.as_slice()))
     }
 
-    /// Its public name: 12 hexadecimal digits of a digest of the key.
+    /// Returns the key's public name: 12 hexadecimal digits of a digest of the key.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// Seals a text. It opens only with the same `bound_to`.
+    /// Seals a text. The result opens only with the same `bound_to`.
     ///
     /// # Panics
-    /// When the operating system has no randomness to give: nothing safe can be done then.
+    /// If the operating system has no randomness: nothing safe can be done then.
     #[must_use]
     pub fn seal(&self, text: &str, bound_to: &str) -> String {
         let mut nonce = [0_u8; NONCE];
@@ -134,10 +135,10 @@ impl Key {
         URL_SAFE_NO_PAD.encode([nonce.as_slice(), &sealed].concat())
     }
 
-    /// Opens what [`Key::seal`] made.
+    /// Opens a text that [`Key::seal`] sealed.
     ///
     /// # Errors
-    /// It does not open.
+    /// If the text does not open.
     pub fn open(&self, sealed: &str, bound_to: &str) -> Result<Zeroizing<String>, Damaged> {
         let bytes = URL_SAFE_NO_PAD.decode(sealed).map_err(|_| Damaged)?;
         let (nonce, rest) = bytes.split_first_chunk::<NONCE>().ok_or(Damaged)?;
@@ -154,13 +155,13 @@ impl Key {
 }
 
 impl Key {
-    /// The signature of a link: 64 hexadecimal digits of HMAC-SHA256.
+    /// Returns the signature of a link: 64 hexadecimal digits of HMAC-SHA256.
     #[must_use]
     pub fn sign(&self, link: &str) -> String {
         hex(&self.mac(link).finalize().into_bytes())
     }
 
-    /// Whether [`Key::sign`] made the signature. Takes as long for a wrong one.
+    /// True if [`Key::sign`] made the signature. The comparison takes constant time.
     #[must_use]
     pub fn is_signature(&self, link: &str, signature: &str) -> bool {
         let digits = signature.as_bytes();
@@ -182,7 +183,8 @@ impl Key {
     }
 }
 
-/// Hexadecimal digits, or base64. A key in base64 has 43 or 44 characters, so it is not taken for digits.
+/// Reads hexadecimal digits, or base64. A key in base64 has 43 or 44 characters, so a text of such a length is never
+/// read as hexadecimal.
 fn decode(text: &str) -> Option<Zeroizing<Vec<u8>>> {
     let digits = text.as_bytes();
     let is_hex = digits.len().is_multiple_of(2) && digits.iter().all(u8::is_ascii_hexdigit);
@@ -275,7 +277,7 @@ mod tests {
         }
     }
 
-    /// The test vector of draft-irtf-cfrg-xchacha-03, A.3.1: another implementation can open what stands in the database.
+    /// The test vector of draft-irtf-cfrg-xchacha-03, A.3.1: another implementation can open the texts of the database.
     #[test]
     fn the_cipher_is_that_of_the_draft() {
         let bytes: [u8; 32] = std::array::from_fn(|at| 0x80 + u8::try_from(at).unwrap());

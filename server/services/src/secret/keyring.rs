@@ -1,4 +1,5 @@
-//! The keys of this process: those of `DEADBEAT_SECRET_KEY`, then those of the data folder's file. The first one seals, all of them open.
+//! The keys of this process: those of `DEADBEAT_SECRET_KEY`, then those of the data folder's file. The first key
+//! seals; all keys open.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -12,40 +13,41 @@ use super::key::{Key, NoKey};
 
 /// The name of the file in the data folder.
 pub const FILE: &str = "secret.key";
-/// A key that is not known makes a process read the file again, so often at most: `deadbeat secrets rotate` may have added it.
+/// Least time between two reads of the file. An unknown key makes a process read it again, because `deadbeat secrets
+/// rotate` may have added that key.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 
-/// Why keys cannot be had. No message holds a key.
+/// Why the keys cannot be read or changed. No message holds a key.
 #[derive(Debug, Error)]
 pub enum KeyError {
-    /// An entry of the setting.
+    /// An entry of the setting is no key.
     #[error(
         "DEADBEAT_SECRET_KEY: key {0} {1}; 32 bytes in base64 or hexadecimal are needed, several with commas between: openssl rand -base64 32"
     )]
     Setting(usize, NoKey),
-    /// A line of the file.
+    /// A line of the file is no key.
     #[error("{path}: key {1} {2}; 32 bytes in base64 or hexadecimal are needed on each line: openssl rand -base64 32", path = .0.display())]
     Line(PathBuf, usize, NoKey),
-    /// The file has no key at all.
-    #[error("{}: there is no key in it; put the key back, or remove the file and the server makes a new one", .0.display())]
+    /// The file has no key.
+    #[error("{}: this file has no key; put the key back, or remove the file, and the server makes a new one", .0.display())]
     Empty(PathBuf),
-    /// Others may read the file.
+    /// Other users may read the file.
     #[error("{path}: others may read this file of keys (mode {mode:04o}); run: chmod 600 {path}", path = .0.display(), mode = .1)]
     Mode(PathBuf, u32),
     /// Another process changes the file.
     #[error("{}: another process changes this file now; try again when it has ended", .0.display())]
     Busy(PathBuf),
-    /// The system.
+    /// The operating system refused a file operation.
     #[error("{path}: {1}", path = .0.display())]
     File(PathBuf, std::io::Error),
 }
 
-/// A key that seals channels and that this process does not have.
+/// A key that seals channels and that this process lacks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MissingKey {
-    /// Its id.
+    /// The key's id.
     pub id: String,
-    /// Channels that it seals.
+    /// Number of channels that the key seals.
     pub channels: i64,
 }
 
@@ -57,7 +59,7 @@ pub struct Keyring {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// From the setting; they never change.
+    /// The keys of the setting. They never change.
     given: Vec<Arc<Key>>,
     file: Option<PathBuf>,
     keys: RwLock<Vec<Arc<Key>>>,
@@ -66,10 +68,10 @@ struct Inner {
 }
 
 impl Keyring {
-    /// The keys of the setting, with commas or spaces between, and those of a file, if it exists.
+    /// Reads the keys of the setting, which has commas or spaces between them, and those of the file, if it exists.
     ///
     /// # Errors
-    /// One is no key, or the file cannot be used.
+    /// If a text is no key, or the file cannot be used.
     pub fn load(setting: &str, file: Option<PathBuf>) -> Result<Self, KeyError> {
         let texts = setting
             .split(|c: char| c == ',' || c.is_whitespace())
@@ -93,13 +95,14 @@ impl Keyring {
         Ok(ring)
     }
 
-    /// The key that seals. None: there is none.
+    /// Returns the key that seals. None: this process has no key.
     #[must_use]
     pub fn first(&self) -> Option<Arc<Key>> {
         self.keys().first().cloned()
     }
 
-    /// The key of an id. A file that has changed since is read again. None: it is missing.
+    /// Returns the key of an id. If the key is unknown, reads the file again, once a second at most. None: the key is
+    /// missing.
     #[must_use]
     pub fn get(&self, id: &str) -> Option<Arc<Key>> {
         let find = || self.keys().iter().find(|key| key.id() == id).cloned();
@@ -109,28 +112,28 @@ impl Keyring {
         })
     }
 
-    /// The ids of all keys, the one that seals first.
+    /// Returns the ids of all keys. The first one seals.
     #[must_use]
     pub fn ids(&self) -> Vec<String> {
         self.keys().iter().map(|key| key.id().to_owned()).collect()
     }
 
-    /// Whether the setting gives keys: then the operator, not this program, makes new ones.
+    /// True if the setting has keys: then the operator makes new keys, not this program.
     #[must_use]
     pub fn is_given(&self) -> bool {
         !self.inner.given.is_empty()
     }
 
-    /// Where the file is, or would be.
+    /// Returns the path of the file, which may not exist. None: there is no data folder.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         self.inner.file.as_deref()
     }
 
-    /// Makes the file with a first key, unless there is one.
+    /// Makes the file with a first key, unless the file exists.
     ///
     /// # Errors
-    /// The file cannot be made or read.
+    /// If the file cannot be made or read.
     pub fn make_file(&self) -> Result<(), KeyError> {
         if let Some(path) = self.file() {
             file::make(path)?;
@@ -138,10 +141,10 @@ impl Keyring {
         self.reload()
     }
 
-    /// Puts a new key first in the file. `_lock` shows that nobody else changes it.
+    /// Puts a new key first in the file. `_lock` proves that no other process changes the file.
     ///
     /// # Errors
-    /// The file cannot be written or read.
+    /// If the file cannot be written or read.
     pub fn add_to_file(&self, _lock: &File) -> Result<(), KeyError> {
         if let Some(path) = self.file() {
             file::put_first(path)?;
@@ -149,18 +152,18 @@ impl Keyring {
         self.reload()
     }
 
-    /// Keeps others from changing the file, as long as the lock lives. None: there is no file.
+    /// Keeps other processes from changing the file while the returned lock lives. None: there is no file.
     ///
     /// # Errors
-    /// Another process changes it.
+    /// If another process changes the file.
     pub fn lock_file(&self) -> Result<Option<File>, KeyError> {
         let lock = self.file().map(file::lock).transpose()?;
-        // Somebody may have changed it before.
+        // Another process may have changed the file before.
         self.reload()?;
         Ok(lock)
     }
 
-    /// What was found missing at the last look.
+    /// Returns the missing keys that the last check found.
     #[must_use]
     pub fn missing(&self) -> Vec<MissingKey> {
         self.inner
@@ -170,7 +173,7 @@ impl Keyring {
             .clone()
     }
 
-    /// Notes what is missing. Returns what was noted before.
+    /// Notes the missing keys. Returns those that were noted before.
     pub(crate) fn note_missing(&self, missing: Vec<MissingKey>) -> Vec<MissingKey> {
         let mut noted = self.inner.missing.write().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut noted, missing)
@@ -187,7 +190,7 @@ impl Keyring {
     /// Reads the file again.
     ///
     /// # Errors
-    /// The file cannot be used; the keys stay as they were.
+    /// If the file cannot be used. The keys then stay as they were.
     fn reload(&self) -> Result<(), KeyError> {
         let mut keys = self.inner.given.clone();
         if let Some(path) = self.file()
@@ -209,7 +212,7 @@ impl Keyring {
         Ok(())
     }
 
-    /// Reads the file again, once in a while.
+    /// Reads the file again, unless that happened less than [`READ_AGAIN`] ago.
     fn read_again(&self) {
         let mut read_at = self.inner.read_at.lock().unwrap_or_else(PoisonError::into_inner);
         if self.inner.file.is_none() || read_at.is_some_and(|at| at.elapsed() < READ_AGAIN) {
@@ -217,7 +220,7 @@ impl Keyring {
         }
         *read_at = Some(Instant::now());
         if let Err(error) = self.reload() {
-            tracing::error!(%error, "the file of keys cannot be read; the keys stay as they were");
+            tracing::error!(%error, "the file of keys cannot be read; this process keeps its present keys");
         }
     }
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::*;
 use crate::alert::delivery::senders::{Parts, Sender, SetupError};
 
-/// A kind whose token goes to a server that is no secret.
+/// A kind with a secret token and a public server address.
 struct Chat;
 
 impl Kind for Chat {
@@ -72,7 +72,7 @@ fn a_secret_that_is_absent_or_masked_is_kept() {
     }
 }
 
-/// Otherwise whoever may change a channel could read its secrets on a server of their own.
+/// Otherwise a member who may change a channel could read its secrets on a server of their own.
 #[test]
 fn a_kept_secret_goes_to_no_other_host() {
     for given in [
@@ -92,6 +92,6 @@ fn a_secret_that_cannot_be_opened_must_be_given_anew() {
 
     assert_eq!(
         refused.to_string(),
-        "the channel cannot be opened: key 0123456789ab is missing; give settings.token anew"
+        "the channel cannot be opened: key 0123456789ab is missing; enter settings.token again"
     );
 }

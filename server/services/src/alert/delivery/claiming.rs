@@ -1,4 +1,4 @@
-//! Taking deliveries: fair shares of what is due, and rows that cannot be read put aside.
+//! Claims of deliveries: takes fair shares of the due deliveries, and puts aside rows that cannot be read.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -13,15 +13,15 @@ use super::share::{Busy, Target, Waiting, share};
 use super::{Delivery, DeliverySettings, Held, senders};
 use crate::alert::sealing::{self, Opened};
 
-/// Channels that one look steps over at most; the next look goes on from there.
+/// Number of channels that one query reads at most. The next query goes on from there.
 const STEPS: i32 = 1_000;
-/// A claim that could not be read lets go its rows a moment after it was dropped.
+/// Pause before a retry: the rollback of an unreadable claim releases its rows a moment after the drop.
 const ROLLBACK_WAIT: Duration = Duration::from_millis(20);
 const ROLLBACK_WAITS: u32 = 50;
 
 impl Delivery {
-    /// Takes up to `places` deliveries that are due, beside what is `under_way`. It looks from behind `position` on, goes round once, and
-    /// leaves in `position` where the next call begins. Empty: nothing is to be had now.
+    /// Claims up to `places` due deliveries, beside the attempts `under_way`. Reads the channels after `position`,
+    /// goes round once, and sets `position` to where the next call starts. Empty: nothing can be claimed now.
     pub(super) async fn claim(
         &self,
         under_way: &Busy,
@@ -32,18 +32,20 @@ impl Delivery {
         let reader = self.store.reader();
         let mut busy = under_way.clone();
         let mut claimed: Vec<Held> = Vec::new();
-        // Looks that reached the last channel. The second one has seen those before the first one's beginning.
+        // Number of queries that reached the last channel. After the second one, the channels before the start have
+        // been read too.
         let mut ends = 0;
         while claimed.len() < places && ends < 2 {
             let left = places - claimed.len();
             let began = *position;
-            // Twice what there is room for: some of it another process has, or waits for the alert before it.
+            // Read twice as many as there are slots: another process may have some, and others wait for an earlier
+            // alert.
             let enough = i32::try_from(left.saturating_mul(2)).unwrap_or(i32::MAX);
             let full = busy.full(limits);
             let looked = claim::due_channels(&reader, self.clock.now(), began, &full, STEPS, enough).await;
             let steps = match looked {
                 Ok(steps) => steps,
-                // What is claimed already is not dropped with the rest.
+                // Keep the deliveries that are already claimed.
                 Err(_) if !claimed.is_empty() => break,
                 Err(error) => return Err(error),
             };
@@ -69,8 +71,8 @@ impl Delivery {
                     *taken.entry(row.channel_id).or_default() += 1;
                 }
                 claimed.extend(found);
-                // A channel that had less than its share has nothing more that is due and free. So each round takes places or drops
-                // channels, and the rounds end.
+                // A channel that gave fewer deliveries than its share has no more that can be claimed. So each round
+                // fills slots or drops channels, and the rounds end.
                 waiting.retain(|one| {
                     let channel = one.target.channel;
                     let asked = shares.iter().find(|share| share.channel_id == channel);
@@ -114,21 +116,21 @@ impl Delivery {
             .collect())
     }
 
-    /// Whether this server knows the kind of the channel and can read its settings. If not, the lease puts the delivery aside for as long as
-    /// it lasts: then a server of a later version may take it.
+    /// True if this server knows the kind of the channel and can read its settings. If not, the delivery is put aside
+    /// until its lease ends. Then a server of a later version may take it.
     fn can_read(&self, row: &Claimed, opened: Option<&Opened>) -> bool {
         let kind = row.settings.kind();
         let is_known = senders::kind(kind)
             .is_some_and(|kind| opened.is_none_or(|opened| kind.check(&opened.settings).is_ok()));
         if !is_known {
             self.figures.put_aside.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(delivery.id = %row.id, channel.id = %row.channel_id, kind, "the settings of a channel cannot be read; its delivery is put aside");
+            tracing::error!(delivery.id = %row.id, channel.id = %row.channel_id, kind, "the settings of a channel cannot be read; its delivery is put aside until the lease ends");
         }
         is_known
     }
 
-    /// A row that cannot be read makes a whole claim unreadable. Taken one at a time, the good ones go their way, and the bad one is
-    /// put aside for as long as a lease lasts.
+    /// Claims deliveries one at a time, because one unreadable row makes a whole claim unreadable. The readable
+    /// deliveries are returned. The unreadable one is put aside until its lease ends.
     async fn claim_one_by_one(&self, shares: &[Share]) -> StoreResult<Vec<Held>> {
         let mut claimed = Vec::new();
         let mut waits = 0;
@@ -139,8 +141,8 @@ impl Delivery {
             while left > 0 {
                 match self.claim_one(one).await {
                     Ok(Some(held)) => claimed.push(held),
-                    // The batch is being rolled back on its own connection, and until that has happened its rows are locked and
-                    // passed over.
+                    // The failed claim rolls back on its own connection. Until that is done its rows are locked, and
+                    // this query skips them.
                     Ok(None) if !has_seen_any && waits < ROLLBACK_WAITS => {
                         waits += 1;
                         tokio::time::sleep(ROLLBACK_WAIT).await;
@@ -149,9 +151,9 @@ impl Delivery {
                     Ok(None) => break,
                     Err(StoreError::Corrupt(what)) => {
                         self.figures.put_aside.fetch_add(1, Ordering::Relaxed);
-                        tracing::error!(what, "a delivery cannot be read and is put aside");
+                        tracing::error!(what, "a delivery cannot be read; put aside");
                     }
-                    // What is claimed already is not dropped with the rest.
+                    // Keep the deliveries that are already claimed.
                     Err(_) if !claimed.is_empty() => return Ok(claimed),
                     Err(error) => return Err(error),
                 }
@@ -166,7 +168,7 @@ impl Delivery {
         let mut tx = self.store.begin().await?;
         let found = self.claim_in(&mut tx, &[share]).await;
         if let Ok(_) | Err(StoreError::Corrupt(_)) = &found {
-            // Committed for the bad row too: its lease is what puts it aside.
+            // Commit for the unreadable row too: its lease puts it aside.
             tx.commit().await?;
         }
         Ok(found?.pop())

@@ -10,13 +10,14 @@ use deadbeat_domain::alert::delivery::Reason;
 pub struct Progress {
     /// Number of claimed deliveries.
     pub claimed: usize,
-    /// Of those, sent.
+    /// Number of those that were sent.
     pub sent: usize,
-    /// Of those, to be retried.
+    /// Number of those that will be retried.
     pub retried: usize,
-    /// Of those, given up.
+    /// Number of those that were given up.
     pub dead: usize,
-    /// Of those, not settled by this pass: the lease was lost, or the database went away. They are sent again.
+    /// Number of those that this pass did not settle: the lease was lost, or the database went away. They are sent
+    /// again.
     pub unsettled: usize,
 }
 
@@ -49,7 +50,7 @@ pub struct DeliveryFigures {
     pub(super) put_aside: AtomicU64,
     /// Attempts that did not succeed, in the order of [`Reason::ALL`].
     failed: [AtomicU64; Reason::ALL.len()],
-    /// In microseconds since the epoch. 0: never.
+    /// When a delivery was last sent: microseconds since the epoch. 0: never.
     last_success: AtomicI64,
     pub(super) last_pass: AtomicI64,
 }
@@ -73,19 +74,19 @@ impl DeliveryFigures {
         self.dead.load(Ordering::Relaxed)
     }
 
-    /// How often a delivery was put aside because its row cannot be read.
+    /// Number of times that a delivery was put aside because its row cannot be read.
     #[must_use]
     pub fn put_aside(&self) -> u64 {
         self.put_aside.load(Ordering::Relaxed)
     }
 
-    /// When a delivery was last sent.
+    /// Returns when a delivery was last sent.
     #[must_use]
     pub fn last_success_at(&self) -> Option<DateTime<Utc>> {
         instant_of(&self.last_success)
     }
 
-    /// When the loop last read the outbox. An old time means that the loop does not work.
+    /// Returns when the loop last read the outbox. An old time means that the loop does not work.
     #[must_use]
     pub fn last_pass_at(&self) -> Option<DateTime<Utc>> {
         instant_of(&self.last_pass)

@@ -1,19 +1,20 @@
-//! Delivery: takes alerts from the outbox to their channels.
+//! Delivery: the loop that sends alerts from the outbox to their channels.
 //!
 //! ```text
 //! claim with a lease (Tx) ─▶ sender (no Tx, bounded in time) ─▶ settle (Tx): attempt row + sent | retry at | dead
 //! ```
 //!
-//! It promises that an alert is tried for a day and told at least once, always under the same delivery id. A process that dies
-//! while sending loses nothing: its leases end and another takes over. A settlement repeats the claim's condition, so that one whose
-//! lease was lost writes nothing. Order is kept per incident and channel by the claim itself. Any number of processes may deliver.
+//! Delivery tries to send an alert for a day, and sends it at least once, always under the same delivery id. If a
+//! process dies while it sends, nothing is lost: its leases expire, and another process takes the deliveries over. A
+//! settlement checks the lease again, so a process that lost its lease writes nothing. The claim keeps the order of
+//! alerts per incident and channel. Any number of processes may deliver.
 //!
-//! An endpoint that hangs holds up nobody else. One channel, one project and one host hold a limited number of the places, and some places
-//! are kept for projects that have hardly anything under way ([`share`]). A claim steps from channel to channel in an index, so its work
-//! does not grow with what one project has waiting.
+//! An endpoint that hangs delays no other endpoint. One channel, one project and one host may use a limited number of
+//! slots. Some slots are reserved for projects with hardly any attempt under way ([`share`]). A claim steps from
+//! channel to channel in an index, so a project's backlog does not make it slower.
 //!
-//! It leaves to others what is told and to whom (`outbox`), when to try again (`deadbeat_domain::alert::delivery`), and how a kind of
-//! channel is spoken to ([`senders`]).
+//! Other modules decide the message and its recipients (`outbox`), the time of the next attempt
+//! (`deadbeat_domain::alert::delivery`), and the protocol of each kind of channel ([`senders`]).
 
 mod claiming;
 mod figures;
@@ -53,30 +54,31 @@ use senders::{Outgoing, Senders};
 use share::{Busy, Target};
 use slots::Slots;
 
-/// Between passes while the database is away; doubles up to `TROUBLE_WAIT_MAX`.
+/// Pause between passes while the database is away. It doubles up to `TROUBLE_WAIT_MAX`.
 const TROUBLE_WAIT: Duration = Duration::from_millis(250);
 const TROUBLE_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// How much at once, and for how long.
+/// Limits of the loop: how many deliveries at once, and times.
 #[derive(Debug, Clone)]
 pub struct DeliverySettings {
-    /// Deliveries taken by one claim.
+    /// Number of deliveries that one claim takes at most.
     pub batch: usize,
-    /// Attempts under way at the same time.
+    /// Number of slots: attempts that may be under way at the same time.
     pub concurrency: usize,
-    /// Of those, to one channel.
+    /// Number of slots that one channel may use.
     pub per_channel: usize,
-    /// Of those, of one project.
+    /// Number of slots that one project may use.
     pub per_project: usize,
-    /// Of those, to one host. All mail counts as one host: it goes through one server.
+    /// Number of slots that one host may use. All mail counts as one host, because it goes through one server.
     pub per_host: usize,
-    /// The last free places, which are kept for projects with fewer than two attempts under way.
+    /// Number of slots that are reserved for projects with fewer than two attempts under way.
     pub reserved: usize,
-    /// How long a claim holds. More than `send_limit` × `batch` / `concurrency`, or claimed deliveries are not begun.
+    /// Duration of a claim's lease. It must be more than `send_limit` × `batch` / `concurrency`, or claimed
+    /// deliveries do not start.
     pub lease: Duration,
-    /// After this, an attempt is given up, whatever its sender does. More than the senders' own limits.
+    /// Timeout of an attempt. It must be more than the senders' own timeouts.
     pub send_limit: Duration,
-    /// The longest sleep between two looks into the outbox.
+    /// The longest sleep between two polls of the outbox.
     pub poll: Duration,
 }
 
@@ -96,12 +98,12 @@ impl Default for DeliverySettings {
     }
 }
 
-/// A delivery that this process holds.
+/// A delivery that this process has claimed.
 struct Held {
     row: Claimed,
-    /// Its channel's settings and secrets in clear.
+    /// Its channel's settings and secrets as plain text.
     opened: Result<Opened, Unopened>,
-    /// The channel is as it was then.
+    /// The time of the claim. The channel's settings are as of this time.
     claimed_at: DateTime<Utc>,
     lease_until: DateTime<Utc>,
 }
@@ -113,7 +115,7 @@ pub struct Delivery {
     clock: Arc<dyn Clock>,
     senders: Senders,
     ring: Keyring,
-    /// Where the links of messages lead. None: they have no link to acknowledge.
+    /// The site to which links in messages lead. None: messages have no link to acknowledge the incident.
     site: Option<Site>,
     wake: Arc<Notify>,
     settings: DeliverySettings,
@@ -122,8 +124,8 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Puts the parts together. `wake` is rung (`notify_one`) when something was put into the outbox; an unheard ring costs at most
-    /// `settings.poll`.
+    /// Makes the loop. Call `notify_one` on `wake` after a write to the outbox. A lost wake-up delays the delivery by
+    /// `settings.poll` at most.
     #[must_use]
     pub fn new(
         store: Store,
@@ -145,13 +147,13 @@ impl Delivery {
         }
     }
 
-    /// What the loop reports of itself, in the shape of all loops.
+    /// Returns the loop's duty.
     #[must_use]
     pub fn duty(&self) -> &Duty {
         &self.duty
     }
 
-    /// Gives messages a link with which their readers acknowledge the incident.
+    /// Adds to messages a link with which their readers acknowledge the incident.
     #[must_use]
     pub fn with_links_to(self, site: Site) -> Self {
         Self {
@@ -166,22 +168,22 @@ impl Delivery {
         Self { ring, ..self }
     }
 
-    /// What the loop reports of itself.
+    /// Returns the loop's counters.
     #[must_use]
     pub fn figures(&self) -> Arc<DeliveryFigures> {
         Arc::clone(&self.figures)
     }
 
-    /// When a delivery last arrived.
+    /// Returns when a delivery was last sent.
     #[must_use]
     pub fn last_success_at(&self) -> Option<DateTime<Utc>> {
         self.figures.last_success_at()
     }
 
-    /// One pass: claims a batch, whoever it goes to, and sees each of it through.
+    /// Makes one pass: claims a batch without limits per channel, project or host, and attempts each delivery.
     ///
     /// # Errors
-    /// When the database is away before anything was claimed.
+    /// If the database is away before anything was claimed.
     pub async fn deliver_once(&self) -> Result<Progress, StoreError> {
         let batch = self.settings.batch;
         let no_limits = DeliverySettings {
@@ -209,13 +211,14 @@ impl Delivery {
         Ok(progress)
     }
 
-    /// Delivers until told to stop; then what is under way is finished, which the senders' time limits bound.
+    /// Delivers until `stop` is cancelled, then waits for the attempts under way. The senders' timeouts limit this
+    /// wait.
     ///
-    /// Claims go on while attempts are under way, so that an endpoint that answers slowly holds up no other.
+    /// The loop claims while attempts are under way, so that a slow endpoint delays no other endpoint.
     pub async fn run(&self, stop: CancellationToken) {
         let mut slots = Slots::default();
         let mut trouble = 0_u32;
-        // Where the next claim begins: it goes on where the last one ended, so that every channel has its turn.
+        // The next claim starts where the last one ended, so that every channel has its turn.
         let mut position = claim::START;
         while !stop.is_cancelled() {
             let passed = self.pass(&mut slots, &mut position).await;
@@ -243,7 +246,8 @@ impl Delivery {
             };
             tokio::select! {
                 () = stop.cancelled() => break,
-                // A pass follows each end: there is room again, and the next of its incident and channel may go.
+                // The end of an attempt frees a slot, and the next alert of the same incident and channel may be
+                // sent.
                 () = slots.ended() => {}
                 () = self.wake.notified(), if trouble == 0 => {}
                 () = tokio::time::sleep(pause) => {}
@@ -254,7 +258,8 @@ impl Delivery {
         }
     }
 
-    /// Claims what there is room for, and begins it. Answers how long until it is worth looking again, if nothing ends and no bell rings.
+    /// Claims as many deliveries as slots are free, and starts their attempts. Returns the time until the next pass,
+    /// unless an attempt ends or a wake-up comes before.
     async fn pass(&self, slots: &mut Slots, position: &mut Place) -> StoreResult<Duration> {
         let (settings, mut has_begun) = (&self.settings, false);
         loop {
@@ -274,14 +279,14 @@ impl Delivery {
                 let row = &held.row;
                 let target = Target::new(row.project_id, row.channel_id, Some(&row.settings));
                 let this = self.clone();
-                // Tasks, not futures polled by the loop: one that stood still with a connection in its hand while the loop waits for
-                // one would block it.
+                // Use tasks, not futures that the loop polls: such a future could hold a database connection while
+                // the loop waits for one, which is a deadlock.
                 let task = slots.tasks.spawn(async move { this.deliver(held).await });
                 slots.add(task.id(), target);
             }
         }
         if has_begun {
-            // The end of one of them brings the next pass.
+            // The end of one of these attempts starts the next pass.
             return Ok(settings.poll);
         }
         let now = self.clock.now();
@@ -290,22 +295,24 @@ impl Delivery {
             .was_late(nearest.map_or(TimeDelta::zero(), |at| now - at));
         Ok(match nearest {
             Some(at) if at > now => (at - now).to_std().unwrap_or_default().min(settings.poll),
-            // Due but not to be had: it waits for the one before it, has no place, or another process has it. No reason to spin.
+            // The delivery is due but cannot be claimed: it waits for an earlier alert or for a slot, or another
+            // process has it. Do not spin.
             _ => settings.poll,
         })
     }
 
-    /// The loop works.
+    /// Notes that the loop has just made a pass.
     fn passed(&self) {
         self.figures
             .last_pass
             .store(self.clock.now().timestamp_micros(), Ordering::Relaxed);
     }
 
-    /// Sees one claimed delivery through.
+    /// Attempts one claimed delivery, and settles it.
     async fn deliver(&self, held: Held) -> End {
         let row = &held.row;
-        // The highest level: whatever is logged of an attempt has its delivery, also where only errors are logged.
+        // At the highest level, so that every log line of an attempt names the delivery, even if only errors are
+        // logged.
         let span = tracing::error_span!(
             "attempt",
             delivery.id = %row.id,
@@ -320,7 +327,8 @@ impl Delivery {
         let began = self.clock.now();
         let limit = TimeDelta::from_std(self.settings.send_limit).unwrap_or(TimeDelta::MAX);
         if held.lease_until.signed_duration_since(began) < limit {
-            // This process was held up. Another may soon take it, and both would send it.
+            // This process was delayed. The lease may end during the attempt, and another process would send the
+            // alert too.
             return End::Unsettled;
         }
         if is_too_old(held.row.due_since, began) {
@@ -338,7 +346,7 @@ impl Delivery {
         end
     }
 
-    /// Cancels what waited for more than a day: it would tell of a day that is over.
+    /// Cancels a delivery that waited for more than a day, because its news is too old.
     async fn cancel(&self, held: &Held, now: DateTime<Utc>) -> End {
         let row = &held.row;
         let cancelled = async {
@@ -355,7 +363,7 @@ impl Delivery {
             }
             Ok(false) => End::Unsettled,
             Err(error) => {
-                tracing::warn!(delivery.id = %row.id, error = %with_sources(&error), "an old alert could not be cancelled; it is when its lease ends");
+                tracing::warn!(delivery.id = %row.id, error = %with_sources(&error), "an old alert could not be cancelled; it is cancelled after its lease ends");
                 End::Unsettled
             }
         };
@@ -363,7 +371,7 @@ impl Delivery {
         end
     }
 
-    /// One attempt, in a task of its own, so that a sender that panics or never ends costs no more than the attempt.
+    /// Makes one attempt in a task of its own, so that a sender that panics or hangs costs only this attempt.
     async fn send(&self, held: &Held, attempted_at: DateTime<Utc>) -> Outcome {
         let row = &held.row;
         let passing = |reason: Reason, detail: String| Outcome::Retry {
@@ -415,7 +423,7 @@ impl Delivery {
                 tracing::error!(delivery.id = %row.id, kind, %error, "a sender failed");
                 passing(
                     Reason::Internal,
-                    "the sender failed: a fault in Deadbeat, which its log describes".to_owned(),
+                    "the sender failed: this is a fault in Deadbeat, and its log describes it".to_owned(),
                 )
             }
             Err(_) => passing(

@@ -1,4 +1,4 @@
-//! The only HTTP client that leaves the process.
+//! The only HTTP client that connects to addresses outside of this process.
 //!
 //! The people who write webhook addresses must not reach everything that this server can reach: its own ports, its
 //! neighbours, a cloud's metadata service. So the guard judges every address before a connection is made, and the
@@ -10,7 +10,7 @@
 //! Ports below 1024 other than 80 and 443 are refused. Mail servers, databases and shells listen there, and their
 //! answers would tell an attacker which of them exist.
 //!
-//! The time, and the bytes that are read of an answer, are limited.
+//! A timeout limits each attempt, and the client reads a limited number of bytes of an answer.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -39,7 +39,8 @@ const ANSWER_BYTES: usize = 16 * 1024;
 pub struct OutboundSettings {
     /// `DEADBEAT_ALLOW_PRIVATE_NETWORKS`: webhooks may go to this machine and its neighbours.
     pub allow_private_networks: bool,
-    /// Nothing but this machine is reached, whatever address a channel has: for tests, whose kinds have vendors' addresses.
+    /// Connections go only to this machine, whatever address a channel has: for tests of kinds with vendors'
+    /// addresses.
     pub loopback_only: bool,
     /// `DEADBEAT_WEBHOOK_PORTS`: ports below 1024 that webhooks may use beside 80 and 443.
     pub ports: Vec<u16>,
@@ -60,13 +61,13 @@ pub struct Outbound {
 pub struct Answer {
     /// HTTP status.
     pub status: u16,
-    /// The header `Retry-After`, as it came.
+    /// The header `Retry-After`, unchanged.
     pub retry_after: Option<String>,
     /// The beginning of the body, 16 KiB at most. Empty if the status is a success and [`Call::reads_success`] is not set.
     pub body: Vec<u8>,
 }
 
-/// Why there is no answer.
+/// The reason why a request got no answer.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum OutboundError {
     /// The URL cannot be read.
@@ -92,7 +93,7 @@ pub enum OutboundError {
 }
 
 impl OutboundError {
-    /// The label of the attempt.
+    /// Returns the reason that the attempt records.
     #[must_use]
     pub fn reason(&self) -> Reason {
         match self {
@@ -104,7 +105,7 @@ impl OutboundError {
         }
     }
 
-    /// Whether no later attempt can succeed with the same settings.
+    /// True if no later attempt can succeed with the same settings.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         matches!(self, Self::Url(_) | Self::Forbidden(_) | Self::Port(_))
@@ -114,23 +115,23 @@ impl OutboundError {
 /// A request to an address that other people control.
 #[derive(Clone)]
 pub struct Call {
-    /// Its method.
+    /// The HTTP method.
     pub method: Method,
-    /// Where it goes. It may hold a secret.
+    /// The URL. It may hold a secret.
     pub url: String,
-    /// Its headers.
+    /// The headers.
     pub headers: HeaderMap,
-    /// Its body.
+    /// The body.
     pub body: Vec<u8>,
-    /// The body of a success matters: it is read as far as [`Answer::body`] says. Else it is not read at all, so that one that never ends
-    /// makes no failure.
+    /// True if the caller needs the body of a success, which is read up to the limit of [`Answer::body`]. If false,
+    /// the body of a success is not read, so that a body without an end causes no failure.
     pub reads_success: bool,
 }
 
 /// A host without any address that may be connected to.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub struct Forbidden {
-    /// As written in the URL.
+    /// The host as the URL spells it.
     pub host: String,
     /// The setting `DEADBEAT_ALLOW_PRIVATE_NETWORKS` would allow it.
     pub is_private: bool,
@@ -198,7 +199,7 @@ impl Outbound {
         }
         self.guard.check_literal(&url)?;
         let port = url.port_or_known_default().unwrap_or_default();
-        // Whoever may reach every machine of a private network may reach every port of it.
+        // If webhooks may reach every machine of a private network, they may also reach every port there.
         let is_allowed = matches!(port, 80 | 443 | 1024..)
             || port != 0 && (self.guard.allow_private || self.ports.contains(&port));
         if is_allowed {
@@ -275,7 +276,7 @@ fn tls() -> ClientConfig {
         .with_no_client_auth()
 }
 
-/// Tells a person what went wrong on the way.
+/// Explains to people why no answer came.
 fn explain(error: &reqwest::Error, host: &str) -> OutboundError {
     let mut deepest: &(dyn StdError + 'static) = error;
     let mut is_tls = false;
@@ -302,7 +303,8 @@ fn explain(error: &reqwest::Error, host: &str) -> OutboundError {
     }
 }
 
-/// Whether an error is one of TLS. `std::io::Error` hides the error that it was made of from `source`, and one may be made of another.
+/// True if an error comes from TLS. `std::io::Error` does not show the error inside it as its `source`, and may be
+/// nested.
 fn is_of_tls(error: &(dyn StdError + 'static)) -> bool {
     let inner = error
         .downcast_ref::<std::io::Error>()
@@ -310,7 +312,7 @@ fn is_of_tls(error: &(dyn StdError + 'static)) -> bool {
     error.is::<rustls::Error>() || inner.is_some_and(|inner| is_of_tls(inner))
 }
 
-/// Which addresses may be connected to.
+/// Decides which addresses may be connected to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Guard {
     allow_private: bool,
@@ -331,7 +333,7 @@ impl Guard {
     }
 
     /// Judges an address that is written as a number, which never reaches the resolver. `Url` has turned odd spellings
-    /// (`127.1`, `0x7f000001`, `0177.0.0.1`, full-width digits) into the plain one by then. `localhost` counts as one
+    /// (`127.1`, `0x7f000001`, `0177.0.0.1`, full-width digits) into the plain one by then. `localhost` counts as such an address
     /// (RFC 6761).
     fn check_literal(self, url: &Url) -> Result<(), Forbidden> {
         let ip = match url.host() {
@@ -358,7 +360,7 @@ impl Guard {
         })
     }
 
-    /// Keeps those of a name's addresses that may be connected to.
+    /// Returns those of a name's addresses that may be connected to.
     fn keep(
         self,
         host: &str,
@@ -438,7 +440,7 @@ fn reach_v6(ip: Ipv6Addr) -> Reach {
     };
     match ip.segments() {
         [0, 0, 0, 0, 0, 0, 0, 1] => Reach::Private,
-        // IPv4-mapped, and NAT64 (RFC 6052): they lead where the IPv4 address inside leads.
+        // IPv4-mapped, and NAT64 (RFC 6052): the IPv4 address inside decides.
         [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => embedded(high, low),
         // NAT64 of a network's own choosing (RFC 8215).
         [0x64, 0xff9b, 1, ..] => Reach::Private,

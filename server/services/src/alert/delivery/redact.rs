@@ -1,4 +1,5 @@
-//! Removes a channel's secrets from what is kept of an attempt: an endpoint knows them, and may repeat them in its answer.
+//! Removes a channel's secrets from the stored details of attempts: an endpoint knows the secrets and may repeat them
+//! in its answer.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -10,13 +11,13 @@ use url::{Url, form_urlencoded};
 
 use super::senders;
 
-/// A shorter secret is not looked for: it would match words.
+/// Fewest characters of a secret that is searched for. A shorter one would match ordinary words.
 const SECRET: usize = 6;
-/// The same of a whole path, and of one part of an address.
+/// Fewest characters of a whole path, and of one part of an address.
 const PATH: usize = 5;
 const PART: usize = 8;
 
-/// The outcome without the channel's secrets, whatever its sender wrote into the detail.
+/// Returns the outcome without the channel's secrets in its detail.
 pub(super) fn clean(mut outcome: Outcome, settings: &Settings, signing_secret: Option<&str>) -> Outcome {
     if let Outcome::Retry { detail, .. } | Outcome::Failed { detail, .. } = &mut outcome {
         *detail = Redactor::of(settings, signing_secret).hide(detail);
@@ -27,26 +28,26 @@ pub(super) fn clean(mut outcome: Outcome, settings: &Settings, signing_secret: O
 /// Finds secrets in texts.
 #[derive(Default)]
 pub(crate) struct Redactor {
-    /// The longest first: one may be a part of another.
+    /// The longest first, because one may be a part of another.
     needles: Vec<String>,
 }
 
 impl Redactor {
-    /// Of a channel whose settings are open.
+    /// Makes a redactor for a channel whose settings are open.
     pub(crate) fn of(settings: &Settings, signing_secret: Option<&str>) -> Self {
         let mut this = Self::default();
         let secrets = senders::kind(settings.kind()).map_or(&[][..], senders::Kind::secrets);
         for value in secrets.iter().filter_map(|field| settings.get(field)) {
             this.add_value(value);
         }
-        // HTTP Basic authentication sends a name and a password as one word (RFC 7617).
+        // HTTP Basic authentication encodes the name and the password as one text (RFC 7617).
         let text = |field| settings.get(field).and_then(Value::as_str);
         if let (Some(name), Some(password)) = (text("username"), text("password")) {
             this.add(&STANDARD.encode(format!("{name}:{password}")), SECRET);
         }
         if let Some(secret) = signing_secret {
             this.add(secret, SECRET);
-            // Libraries show it without its prefix, such as `whsec_`.
+            // Libraries may show the secret without its prefix, such as `whsec_`.
             this.add(secret.split_once('_').map_or("", |(_, bare)| bare), SECRET);
         }
         this.needles
@@ -55,7 +56,7 @@ impl Redactor {
         this
     }
 
-    /// The text with `…` for each secret.
+    /// Returns the text with `…` in place of each secret.
     pub(crate) fn hide(&self, text: &str) -> String {
         self.needles.iter().fold(text.to_owned(), |text, needle| {
             if text.contains(needle.as_str()) {
@@ -75,7 +76,7 @@ impl Redactor {
         }
     }
 
-    /// A secret, and of an address each part that may be one.
+    /// Adds a secret. If it is an address, also adds each part that may be a secret.
     fn add_secret(&mut self, text: &str) {
         self.add(text, SECRET);
         let Ok(url) = Url::parse(text) else {
@@ -111,7 +112,7 @@ impl Redactor {
         if needle.len() < shortest {
             return;
         }
-        // As it stands in HTML and in JSON.
+        // Also search for the escaped forms in HTML and in JSON.
         for form in [needle.replace('&', "&amp;"), needle.replace('/', "\\/")] {
             if form != needle {
                 self.needles.push(form);

@@ -1,4 +1,4 @@
-//! Settlements: the outcome of an attempt, and what follows for its channel.
+//! Settlements: record the outcome of an attempt, and its consequences for the channel.
 //!
 //! Locks are taken in one order: project, channel, deliveries. A caller that needs a channel's row therefore locks it
 //! before the delivery's.
@@ -25,13 +25,14 @@ use crate::feed;
 
 /// The most characters of an attempt's detail.
 const DETAIL_CHARS: usize = 500;
-/// How often a settlement is tried while the database is away: losing one costs a second sending.
+/// Number of tries of a settlement while the database is away: a lost settlement means that the alert is sent again.
 const SETTLE_TRIES: u32 = 4;
 /// The wait between those tries; it doubles.
 const SETTLE_WAIT: Duration = Duration::from_millis(250);
 
 impl Delivery {
-    /// Writes the outcome. Tries a few times: while the database is away, a result is worth keeping.
+    /// Writes the outcome. Retries a few times while the database is away, because a lost outcome means a second
+    /// sending.
     pub(super) async fn settle(&self, held: &Held, outcome: &Outcome, attempt: &Attempt) -> End {
         let row = &held.row;
         let mut wait = SETTLE_WAIT;
@@ -93,7 +94,7 @@ impl Delivery {
         let mut told = 0;
         if let Some(channel) = failed {
             let reason = attempt.detail.as_deref().unwrap_or_default();
-            // As of the claim: if the channel was changed since, the changed one has not failed.
+            // Disable the channel as of the claim: if somebody changed it since, the new settings have not failed.
             if channel::disable(
                 &mut tx,
                 channel.project_id,
@@ -117,7 +118,7 @@ impl Delivery {
     }
 }
 
-/// What becomes of the delivery after this outcome.
+/// Decides what happens to the delivery after this outcome.
 fn verdict(row: &Claimed, outcome: &Outcome, jitter: f64, now: DateTime<Utc>) -> (Settle, End) {
     match outcome {
         Outcome::Sent { .. } => (Settle::Sent, End::Sent),
@@ -144,7 +145,7 @@ pub(super) fn attempt_of(row: &Claimed, outcome: &Outcome, began: DateTime<Utc>,
         outcome: word.to_owned(),
         reason: outcome.reason().map(|reason| Reason::as_str(reason).to_owned()),
         response_code: *code,
-        // PostgreSQL refuses NUL in a text, and a detail with NUL must not make the attempt impossible to record.
+        // PostgreSQL refuses NUL in a text, and the attempt must be recorded even if its detail has one.
         detail: detail.map(|detail| printable(detail, DETAIL_CHARS)),
     }
 }

@@ -1,8 +1,9 @@
-//! Who gets the free places: fair shares between projects, their channels, and hosts.
+//! Fair shares of the free slots between projects, channels and hosts.
 //!
-//! The place goes to the project with the fewest attempts under way; among equals, to the one that has waited longest. Within a project,
-//! the channels take turns. Limits bound what one channel, one project and one host can hold, and some places are kept for projects that
-//! have hardly anything under way. So a project whose endpoints all hang holds up itself and nobody else.
+//! A free slot goes to the project with the fewest attempts under way. Among equal projects, it goes to the one that
+//! has waited longest. Within a project, the channels take turns. Limits bound the slots of one channel, one project
+//! and one host. Some slots are reserved for projects with hardly any attempt under way. So a project whose endpoints
+//! all hang delays only itself.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
@@ -15,10 +16,10 @@ use deadbeat_store::alert::claim::{DueChannel, Share};
 
 use super::{DeliverySettings, senders};
 
-/// A project with fewer attempts under way may use the reserved places, and no host's limit holds it up.
+/// A project with fewer attempts under way than this may use the reserved slots, and ignores the limits of hosts.
 const NEWCOMER: usize = 2;
 
-/// Where an attempt goes: what it counts against.
+/// The project, channel and host whose limits an attempt counts against.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Target {
     pub(super) project: ProjectId,
@@ -28,7 +29,8 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// The kind says which host its settings lead to; empty when they cannot be read. Masks are enough for that: no secret is opened.
+    /// Makes a target. The kind of channel finds the host in the settings; the host is empty if they cannot be read.
+    /// Masked settings suffice, so no secret is opened.
     pub(super) fn new(project: ProjectId, channel: ChannelId, settings: Option<&Settings>) -> Self {
         let host = settings
             .and_then(|settings| senders::kind(settings.kind())?.host(&settings.masked()))
@@ -41,7 +43,7 @@ impl Target {
     }
 }
 
-/// Attempts under way, counted.
+/// Number of attempts under way: in total, and per channel, project and host.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Busy {
     total: usize,
@@ -65,7 +67,7 @@ impl Busy {
         less(&mut self.hosts, &target.host);
     }
 
-    /// Projects that may begin nothing more, however much is free.
+    /// Returns the projects that use all slots that one project may use.
     pub(super) fn full(&self, limits: &DeliverySettings) -> Vec<ProjectId> {
         self.projects
             .iter()
@@ -78,14 +80,14 @@ impl Busy {
         counts.get(key).copied().unwrap_or_default()
     }
 
-    /// Whether the project of `target` may begin an attempt, whichever of its channels it goes to.
+    /// True if the project may start an attempt, as far as its own limit and the reserved slots allow.
     fn has_room_for_project(&self, project: ProjectId, limits: &DeliverySettings) -> bool {
         let under_way = Self::of(&self.projects, &project);
         let free = limits.concurrency.saturating_sub(self.total);
         under_way < limits.per_project && (under_way < NEWCOMER || free > limits.reserved)
     }
 
-    /// Whether the channel and the host of `target` have room.
+    /// True if the limits of the channel and the host of `target` allow another attempt.
     fn has_room_for(&self, target: &Target, limits: &DeliverySettings) -> bool {
         let is_newcomer = Self::of(&self.projects, &target.project) < NEWCOMER;
         Self::of(&self.channels, &target.channel) < limits.per_channel
@@ -102,7 +104,7 @@ fn less<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K) {
     }
 }
 
-/// A channel that waits for a place.
+/// A channel that waits for a slot.
 #[derive(Debug, Clone)]
 pub(super) struct Waiting {
     pub(super) target: Target,
@@ -118,7 +120,7 @@ impl Waiting {
     }
 }
 
-/// Gives at most `places` to the channels that wait, beside what is under way.
+/// Shares at most `places` slots between the waiting channels, beside the attempts `under_way`.
 pub(super) fn share(
     waiting: &[Waiting],
     under_way: &Busy,
@@ -132,7 +134,8 @@ pub(super) fn share(
     for one in oldest_first {
         of_project.entry(one.target.project).or_default().push_back(one);
     }
-    // The project with the least under way stands on top; then the one whose oldest delivery has waited longest.
+    // On top: the project with the fewest attempts under way; among equals, the one whose oldest delivery has waited
+    // longest.
     let mut turns: BinaryHeap<Reverse<(usize, DateTime<Utc>, ProjectId)>> = of_project
         .iter()
         .filter_map(|(project, channels)| {

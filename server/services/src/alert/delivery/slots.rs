@@ -7,7 +7,7 @@ use tokio::task::{self, JoinSet};
 use super::figures::End;
 use super::share::{Busy, Target};
 
-/// The attempts under way.
+/// The slots of the loop, each taken by an attempt.
 #[derive(Default)]
 pub(super) struct Slots {
     pub(super) tasks: JoinSet<End>,
@@ -33,7 +33,7 @@ impl Slots {
             let id = match ended {
                 Ok((id, _)) => id,
                 Err(error) => {
-                    tracing::error!(%error, "a delivery was dropped; it is done again when its lease ends");
+                    tracing::error!(%error, "a delivery was dropped; it is tried again after its lease ends");
                     error.id()
                 }
             };

@@ -1,8 +1,7 @@
-//! A message as a person reads it: what stopped, since when, why, and what to type, in this order and with nothing
-//! before it.
+//! A message as people read it: the subject that stopped, since when, why, and the commands to type, in this order.
 //!
 //! Kinds of channels that write for people render a [`Story`]: mail as text and HTML. Names and facts come from
-//! outside, so here each becomes one printable line. Whoever renders them must escape them for the markup.
+//! outside, so here each becomes one printable line. A renderer must escape them for its markup.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::alert::Alert;
@@ -38,21 +37,21 @@ pub struct Story {
     pub tone: Tone,
     /// The first line.
     pub headline: String,
-    /// What happened, as a sentence.
+    /// The event, as a sentence.
     pub summary: Option<String>,
     /// Labels and values.
     pub facts: Vec<(&'static str, String)>,
-    /// What to do.
+    /// The steps of the repair.
     pub steps: Vec<Step>,
     /// The evidence, one line a fact.
     pub evidence: Vec<String>,
     /// The first monitors that the incident affects.
     pub members: Vec<String>,
-    /// How many more monitors it affects.
+    /// Number of further monitors that the incident affects.
     pub more_members: usize,
-    /// The page of its cause: what it means, and how to prevent it.
+    /// The page of the cause: what it means, and how to prevent it.
     pub cause: Option<CausePage>,
-    /// The page with more about it.
+    /// The page with more about the message.
     pub link: Option<String>,
     /// The page with a button that acknowledges the incident.
     pub acknowledge: Option<String>,
@@ -85,7 +84,7 @@ impl CausePage {
 /// One step of the repair.
 #[derive(Debug)]
 pub struct Step {
-    /// In words.
+    /// The step, as a sentence.
     pub text: String,
     /// A command to type.
     pub command: Option<String>,
@@ -100,7 +99,7 @@ impl Story {
             Event::Incident(event) => Self::trouble(event, message.at),
             Event::Test => Self::plain(
                 "Test: this channel works".to_owned(),
-                "This is a test that was asked for in Deadbeat. Alerts to this channel arrive.".to_owned(),
+                "Somebody requested this test in Deadbeat. Alerts to this channel arrive.".to_owned(),
             ),
             Event::ChannelDisabled(disabled) => Self::channel_disabled(disabled),
             Event::BlindSpell(notice) => Self::blind_notice(notice),
@@ -141,7 +140,7 @@ impl Story {
         );
         story.add_fact("Project", line(&notice.project.name));
         story.steps.push(Step {
-            text: "Look after what should have run in that time: Deadbeat cannot tell whether it did."
+            text: "Check the runs that were due in that time: Deadbeat cannot know whether they happened."
                 .to_owned(),
             command: None,
         });
@@ -171,16 +170,15 @@ impl Story {
         let name = line(&disabled.channel.name).unwrap_or_else(|| "a channel".to_owned());
         let mut story = Self::plain(
             format!("Channel switched off: {name}"),
-            format!(
-                "Alerts no longer go to {name}, because it failed in a way that trying again does not repair."
-            ),
+            format!("Alerts no longer go to {name}, because it failed in a way that no retry can repair."),
         );
         story.tone = Tone::Bad;
         story.add_fact("Reason", line(&disabled.reason));
         story.add_fact("Kind", line(&disabled.channel.kind));
         story.add_fact("Project", line(&disabled.project.name));
         story.steps.push(Step {
-            text: "Correct the channel's settings: a channel that was changed is used again.".to_owned(),
+            text: "Correct the channel's settings: after a change, Deadbeat uses the channel again."
+                .to_owned(),
             command: None,
         });
         story
@@ -257,7 +255,7 @@ impl Story {
             Some(resolved) => format!("RESOLVED: {name} after {}", span(resolved - incident.opened_at)),
             None => format!("RESOLVED: {name}"),
         };
-        let mut story = Self::plain(headline, format!("{name} is well again."));
+        let mut story = Self::plain(headline, format!("{name} has recovered."));
         story.tone = Tone::Good;
         story.add_fact("Down from", Some(clock(incident.opened_at)));
         story.add_fact("Until", incident.resolved_at.map(clock));
@@ -265,7 +263,7 @@ impl Story {
             (Some(code), Some(summary)) => Some(format!("{code}: {summary}")),
             (code, summary) => code.or(summary),
         };
-        story.add_fact("It was", was);
+        story.add_fact("Cause", was);
         story.add_fact("Project", line(&incident.project.name));
         story.add_members(incident);
         story.cause = CausePage::of(incident);
@@ -273,7 +271,7 @@ impl Story {
         story
     }
 
-    /// A stored message of a later version, or with missing fields: what can be read of it.
+    /// Shows the readable parts of a stored message of a later version, or with missing fields.
     fn unread(alert: Alert, stored: &Value) -> Self {
         let text = |pointer| stored.pointer(pointer).and_then(Value::as_str).and_then(line);
         let name = text("/incident/subject/name")
@@ -304,7 +302,7 @@ impl Story {
 
     fn add_monitor(&mut self, monitor: &Monitor) {
         let heard = monitor.last_ping_at.map_or_else(|| "never".to_owned(), clock);
-        self.add_fact("Last heard from", Some(heard));
+        self.add_fact("Last report", Some(heard));
         let length = |seconds: f64| {
             Some(deadbeat_domain::time::span(seconds))
                 .filter(|length| *length > TimeDelta::zero())
@@ -344,20 +342,21 @@ fn subject_name(incident: &Incident) -> String {
     }
 }
 
-/// A text as one printable line. None: there is nothing to print.
+/// Returns a text as one printable line. None: it has no printable character.
 fn line(text: &str) -> Option<String> {
     let text = printable(text, LINE_CHARS);
     (!text.is_empty()).then_some(text)
 }
 
-/// A command, ready to paste. None: an older version stored it without checking its names, or it is too long to read.
+/// Returns a command that is safe to paste. None: an older version stored it without checking its names, or it is too
+/// long to read.
 fn command(text: &str) -> Option<String> {
     let is_shown = !text.is_empty() && is_plain(text) && text.chars().count() <= COMMAND_CHARS;
     is_shown.then(|| text.to_owned())
 }
 
 fn link(text: &str) -> Option<String> {
-    // Cut, it would lead nowhere.
+    // A link that is too long is left out: if it were cut, it would lead nowhere.
     let url = printable(text, LINK_CHARS);
     (url.starts_with("https://") || url.starts_with("http://")).then_some(url)
 }
@@ -366,7 +365,7 @@ fn clock(at: DateTime<Utc>) -> String {
     at.format("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
-/// A duration in its two largest units.
+/// Formats a duration in its two largest units.
 fn span(duration: TimeDelta) -> String {
     let seconds = duration.num_seconds().max(0);
     let units = [(86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")];

@@ -14,13 +14,13 @@ use serde_json::{Map, Value};
 use crate::alert::waiting::decide_anew;
 use crate::{ServiceError, Services};
 
-/// How long a window is kept after its end.
+/// Time for which a window is kept after its end.
 const KEPT: TimeDelta = TimeDelta::days(30);
 
 /// Adds a window.
 ///
 /// # Errors
-/// Refused, invalid fields, the quota, or the database is away.
+/// If access is refused, fields are invalid, the quota is used up, or the database is away.
 pub async fn create(
     services: &Services,
     access: &Access,
@@ -47,11 +47,11 @@ pub async fn create(
     stored.ok_or(ServiceError::NotFound("maintenance window"))
 }
 
-/// Changes a window: members that are not given stay. To turn a window that recurs into one that does not, give both kinds of times, the old
-/// ones as null.
+/// Changes a window. Fields that are not given stay. To make a recurring window happen once, or the other way round,
+/// give the new times, and the old ones as null.
 ///
 /// # Errors
-/// Refused, not found, invalid fields, or the database is away.
+/// If access is refused, the window is not found, fields are invalid, or the database is away.
 pub async fn update(
     services: &Services,
     access: &Access,
@@ -75,10 +75,10 @@ pub async fn update(
     stored.ok_or(ServiceError::NotFound("maintenance window"))
 }
 
-/// Removes a window. What it holds and still goes on is told now.
+/// Removes a window. Alerts that it held go out now, if their faults still last.
 ///
 /// # Errors
-/// Refused, not found, or the database is away.
+/// If access is refused, the window is not found, or the database is away.
 pub async fn delete(services: &Services, access: &Access, id: WindowId) -> Result<(), ServiceError> {
     let project = access.may(Action::ChangeMonitors)?;
     let now = services.now();

@@ -1,5 +1,5 @@
-//! Messages for tests of renderings. The outbox itself builds them from rows, so that no test renders a message that
-//! nothing writes.
+//! Messages for tests of renderings. The outbox builds them from rows, so that no test renders a message that
+//! Deadbeat never writes.
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::alert::message::{self, DisabledChannel, Event, Message, Phase, Spell};
@@ -109,7 +109,7 @@ impl Sample {
         }
     }
 
-    /// A silent Celery Beat, and 73 monitors that are members of its incident.
+    /// Makes the sample of a silent Celery Beat, with 73 monitors that are members of its incident.
     pub(crate) fn storm() -> Self {
         let mut sample = Self::monitor();
         sample.monitor = None;
@@ -130,7 +130,7 @@ impl Sample {
         sample
     }
 
-    /// The message that the outbox writes for this phase at that time.
+    /// Returns the message that the outbox writes for this phase at this time.
     pub(crate) fn message(&self, phase: Phase, then: &str) -> Message {
         let mut incident = self.incident.clone();
         match phase {
@@ -205,7 +205,7 @@ pub(crate) fn blind() -> Message {
     }
 }
 
-/// One message of each kind that is sent, and a storm.
+/// Returns one message of each kind that Deadbeat sends, and a storm.
 pub(crate) fn all() -> Vec<Message> {
     let sample = Sample::monitor();
     Phase::ALL

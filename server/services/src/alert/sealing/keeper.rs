@@ -1,7 +1,8 @@
-//! The loop that seals what stands in clear, and notes which keys are missing.
+//! The loop that seals secrets stored as plain text, and notes which keys are missing.
 //!
-//! Rows of older versions stand in clear, and so does what an older server writes during an upgrade. Each pass walks over them in batches,
-//! each a transaction, and may be repeated at any time. Every process runs the loop, so every process knows which keys it lacks.
+//! Older versions stored secrets as plain text, and an older server still does so during an upgrade. Each pass reads
+//! such rows in batches, with one transaction for each batch. A pass may be repeated at any time. Every process runs
+//! the loop, so every process knows which keys it lacks.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,9 +19,9 @@ use crate::operation::duty::Duty;
 use crate::secret::key::Key;
 use crate::secret::keyring::{KeyError, Keyring, MissingKey};
 
-/// Between two passes.
+/// Time between two passes.
 const PAUSE: Duration = Duration::from_secs(60);
-/// Channels of one transaction.
+/// Number of channels in one transaction.
 pub(super) const BATCH: i64 = 200;
 
 /// The loop.
@@ -31,17 +32,18 @@ pub struct Keeper {
     duty: Duty,
 }
 
-/// What a pass did.
+/// Result of a pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Passed {
-    /// Channels that were sealed.
+    /// Number of channels that were sealed.
     pub sealed: usize,
-    /// Channels that still stand in clear: their kind is not known here, or a part of them cannot be opened.
+    /// Number of channels whose secrets are still plain text: this version does not know their kind, or a part of
+    /// them cannot be opened.
     pub left: usize,
 }
 
 impl Keeper {
-    /// Puts the parts together.
+    /// Makes the loop.
     #[must_use]
     pub fn new(store: Store, clock: Arc<dyn Clock>, ring: Keyring) -> Self {
         Self {
@@ -52,13 +54,13 @@ impl Keeper {
         }
     }
 
-    /// What the loop reports of itself. Its backlog is the channels with secrets in clear that the last pass left.
+    /// Returns the loop's duty. Its backlog is the number of channels that the last pass left as plain text.
     #[must_use]
     pub fn duty(&self) -> &Duty {
         &self.duty
     }
 
-    /// Passes once a minute until told to stop.
+    /// Makes a pass once a minute until `stop` is cancelled.
     pub async fn run(&self, stop: CancellationToken) {
         while !stop.is_cancelled() {
             let passed = self.pass_once().await;
@@ -76,10 +78,10 @@ impl Keeper {
         }
     }
 
-    /// Seals what stands in clear, and notes which keys are missing.
+    /// Makes one pass: seals secrets stored as plain text, and notes which keys are missing.
     ///
     /// # Errors
-    /// The database is away. The batches that were sealed stay sealed.
+    /// If the database is away. Batches that were sealed stay sealed.
     pub async fn pass_once(&self) -> StoreResult<Passed> {
         let passed = self.seal_clear().await?;
         if passed.sealed > 0 {
@@ -115,7 +117,7 @@ impl Keeper {
         Ok(passed)
     }
 
-    /// Says once of each key that it is missing, or is there again.
+    /// Logs once for each key that it is missing, or that it is back.
     async fn note_missing(&self) -> StoreResult<()> {
         let missing = missing(&self.store, &self.ring).await?;
         let before = self.ring.note_missing(missing.clone());
@@ -129,17 +131,17 @@ impl Keeper {
         }
         for MissingKey { id, .. } in &before {
             if missing.iter().all(|still| still.id != *id) {
-                tracing::info!(key.id = %id, "no channel waits for this key any more");
+                tracing::info!(key.id = %id, "this key is no longer missing");
             }
         }
         Ok(())
     }
 }
 
-/// The keys that seal channels, or on which the servers agreed, and that are not in the ring.
+/// Returns the keys that this process lacks although they seal channels, or the servers agreed on them.
 ///
 /// # Errors
-/// The database is away.
+/// If the database is away.
 pub async fn missing(store: &Store, ring: &Keyring) -> StoreResult<Vec<MissingKey>> {
     let reader = store.reader();
     let mut used = sealed::count_by_key(&reader).await?;
@@ -155,7 +157,7 @@ pub async fn missing(store: &Store, ring: &Keyring) -> StoreResult<Vec<MissingKe
         .collect())
 }
 
-/// Seals a batch with this key. Returns how many channels that were.
+/// Seals a batch with this key. Returns the number of sealed channels.
 pub(super) async fn write(
     tx: &mut deadbeat_store::Tx,
     ring: &Keyring,
@@ -166,7 +168,7 @@ pub(super) async fn write(
         .channels
         .iter()
         .filter_map(|row| {
-            // Of a kind that is not known here, a newer server knows which settings are secret.
+            // Leave channels of an unknown kind: only a newer server knows which of their settings are secret.
             let kind = senders::kind(row.settings.kind())?;
             let opened = open(ring, row)
                 .inspect_err(|fault| tracing::warn!(channel.id = %row.id, "the channel {fault}"))
@@ -179,10 +181,11 @@ pub(super) async fn write(
     Ok(sealed.len())
 }
 
-/// Makes the data folder's file of keys at the first start: nothing was sealed in this database yet, and no key is set.
+/// Makes the data folder's file of keys at the first start, when no key is set and nothing was sealed in this
+/// database yet.
 ///
 /// # Errors
-/// The database is away, or the file cannot be made.
+/// If the database is away, or the file cannot be made.
 pub async fn make_first_key(
     store: &Store,
     ring: &Keyring,
@@ -212,10 +215,10 @@ pub async fn make_first_key(
 /// Why the first key was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum FirstKey {
-    /// The file.
+    /// The file cannot be made or read.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// The database.
+    /// The database is away.
     #[error(transparent)]
     Store(#[from] deadbeat_store::StoreError),
 }

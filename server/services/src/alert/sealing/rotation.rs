@@ -1,7 +1,7 @@
-//! `deadbeat secrets rotate`: seals everything anew with the first key.
+//! `deadbeat secrets rotate`: seals all secrets again, with the first key.
 //!
-//! It goes in batches, each a transaction, while servers run. One that was killed leaves channels of both keys, which every server with both
-//! keys opens; the next run goes on.
+//! The rotation works in batches, one transaction each, while servers run. A rotation that is killed leaves channels
+//! of both keys. Every server with both keys can open them, and the next run goes on.
 
 use std::fs::File;
 
@@ -14,23 +14,23 @@ use thiserror::Error;
 use super::keeper::{BATCH, write};
 use crate::secret::keyring::{KeyError, Keyring};
 
-/// How far a rotation is.
+/// Progress of a rotation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// Channels that this run has sealed.
+    /// Number of channels that this run has sealed.
     pub sealed: i64,
-    /// Channels that were to be sealed when it began.
+    /// Number of channels that had to be sealed when the run began.
     pub total: i64,
 }
 
-/// What a rotation did.
+/// Result of a rotation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rotated {
     /// The key that seals from now on.
     pub key: String,
-    /// Channels that were sealed anew.
+    /// Number of channels that were sealed again.
     pub sealed: i64,
-    /// Channels that cannot be opened, by key. The key is there when their ciphertexts are damaged.
+    /// Number of channels that cannot be opened, by key. If this process has the key, their ciphertexts are damaged.
     pub unopened: Vec<(String, i64)>,
 }
 
@@ -42,32 +42,33 @@ pub enum RotationError {
         "there is no key: set DEADBEAT_SECRET_KEY, or start the server once, which makes one in the data folder"
     )]
     NoKey,
-    /// A key is missing, and nobody said that its channels are lost.
+    /// A key is missing, and the operator did not accept the loss of its channels.
     #[error(
-        "{channels} channels cannot be opened: key {id} is missing. Add it after the new key. Only when it is lost for good: \
+        "{channels} channels cannot be opened: key {id} is missing. Add it after the new key. Only if it is lost for good: \
          `deadbeat secrets rotate --accept-loss`, and the secrets of these channels must be entered again"
     )]
     Missing {
-        /// Its id.
+        /// The key's id.
         id: String,
-        /// How many channels it seals.
+        /// Number of channels that the missing keys seal.
         channels: i64,
     },
-    /// The file of keys.
+    /// The file of keys cannot be read or changed.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// The database.
+    /// The database is away.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Makes the key to rotate to, where the keys stand in the file: a new key is put first, unless an earlier rotation was broken off. Then that
-/// one goes on. A file that is lost is made anew when the loss is accepted.
+/// Makes the key to rotate to, if the keys are in the file: puts a new key first. If an earlier rotation was
+/// interrupted, its key stays first, and that rotation goes on. If the file is lost, makes a new file only when the
+/// operator accepts the loss.
 ///
-/// The lock on the file must live as long as the rotation.
+/// Keep the returned lock on the file until the rotation ends.
 ///
 /// # Errors
-/// The database is away, or the file cannot be changed.
+/// If the database is away, or the file cannot be changed.
 pub async fn prepare(
     store: &Store,
     ring: &Keyring,
@@ -88,10 +89,11 @@ pub async fn prepare(
     Ok(Some(lock))
 }
 
-/// Seals everything anew with the first key.
+/// Seals all secrets again with the first key.
 ///
 /// # Errors
-/// A key is missing and its channels are not accepted as lost, or the database is away. What was sealed stays sealed.
+/// If a key is missing and the loss of its channels is not accepted, or the database is away. What was sealed stays
+/// sealed.
 pub async fn rotate(
     store: &Store,
     ring: &Keyring,
@@ -109,7 +111,7 @@ pub async fn rotate(
     let key = ring.first().ok_or(RotationError::NoKey)?;
     let mut sealed = 0;
     let mut total = None;
-    // A server that does not have the new key yet seals with the old one meanwhile; so it looks until nothing is left.
+    // A server that lacks the new key may seal with the old one meanwhile, so repeat until a round seals nothing.
     let unopened = loop {
         let others = others(store, key.id()).await?;
         let known: i64 = others
@@ -151,7 +153,7 @@ pub async fn rotate(
     })
 }
 
-/// The keys other than this one, with the channels that they seal.
+/// Returns the other keys, each with the number of channels that it seals.
 async fn others(store: &Store, key: &str) -> StoreResult<Vec<(String, i64)>> {
     let used = sealed::count_by_key(&store.reader()).await?;
     Ok(used.into_iter().filter(|(id, _)| id != key).collect())

@@ -1,4 +1,4 @@
-//! Why a Beat is down, or does harm.
+//! Explains why a Beat is down, or does harm.
 
 use deadbeat_domain::celery::beat::STORM_COUNT;
 use deadbeat_domain::incident::cause::Cause;
@@ -28,13 +28,13 @@ pub fn of_beat(beat: &Beat, cause: Cause) -> Explanation {
     if let Some(seen) = state.last_seen_at {
         evidence.push(Fact {
             at: Some(seen),
-            fact: format!("Beat of {name} on {host} was last heard from."),
+            fact: format!("Beat of {name} on {host} last reported."),
         });
     }
     evidence.push(Fact {
         at: None,
         fact: format!(
-            "It says every {} that it ticks; {} of silence are tolerated beyond that.",
+            "It sends a heartbeat every {}; {} of silence beyond that are tolerated.",
             words(deadbeat_domain::time::span(state.period_seconds)),
             words(deadbeat_domain::time::span(state.grace_seconds))
         ),
@@ -71,18 +71,20 @@ fn stalled(beat: &Beat) -> Explanation {
     evidence.extend(
         beat.state
             .last_seen_at
-            .map(|at| then(at, format!("Its loop last went round, on {host}."))),
+            .map(|at| then(at, format!("Its loop last turned, on {host}."))),
     );
-    evidence.extend(
-        beat.hung_at
-            .map(|at| then(at, "Its process lives: a thread of it says that the loop hangs.")),
-    );
+    evidence.extend(beat.hung_at.map(|at| {
+        then(
+            at,
+            "Its process runs: one of its threads reports that the loop hangs.",
+        )
+    }));
     evidence.extend(beat.sent_at.map(|at| then(at, "It last sent a task.")));
     if let Some((at, error)) = &beat.send_failed {
         evidence.push(then(*at, format!("It could not send a task: {error}.")));
     }
     Explanation {
-        summary: format!("Celery Beat of {name} hangs: its process lives, and it sends nothing."),
+        summary: format!("Celery Beat of {name} hangs: its process runs, but sends nothing."),
         evidence,
         repair: vec![
             Repair::command(
@@ -98,7 +100,7 @@ fn stalled(beat: &Beat) -> Explanation {
     }
 }
 
-/// Explains that a Beat floods.
+/// Explains that a Beat floods a queue.
 #[must_use]
 pub fn of_flood(beat: &Beat, flood: &Flood) -> Explanation {
     storm(beat, Some(flood))
@@ -111,13 +113,13 @@ pub fn of_emptied(beat: &Beat, emptied: &Emptied) -> Explanation {
     let more = if *count > names.len() as i64 { ", …" } else { "" };
     Explanation {
         summary: format!(
-            "The whole schedule of Celery Beat of {} vanished: it lists no enabled entry any more, and {count} monitors are retired.",
+            "The whole schedule of Celery Beat of {} vanished: it lists no enabled entry any more, and Deadbeat retired {count} monitors.",
             beat.name
         ),
         evidence: vec![
-            then(*at, "Its list came without any enabled entry."),
+            then(*at, "Its list had no enabled entry."),
             fact(format!("Before that it listed {}{more}.", names.join(", "))),
-            fact("Whoever has a ping key of the project can send such a list."),
+            fact("Anyone with a ping key of the project can send such a list."),
         ],
         repair: vec![
             Repair::command(
@@ -129,7 +131,7 @@ pub fn of_emptied(beat: &Beat, emptied: &Emptied) -> Explanation {
                 start(beat),
             ),
             Repair::advice("If the schedule is meant to be empty, acknowledge this incident: that ends it."),
-            Repair::advice("If nobody of yours sent that list, revoke the project's ping keys."),
+            Repair::advice("If none of your own processes sent that list, revoke the project's ping keys."),
         ],
     }
 }
@@ -163,7 +165,7 @@ fn storm(beat: &Beat, flood: Option<&Flood>) -> Explanation {
                 Command::new("pkill -TERM -f 'celery.* beat'"),
             ),
             Repair::command(
-                "Throw away what it has sent: all that waits in the queue that it floods, whoever sent it.",
+                "Discard the messages that it sent. This discards all messages that wait in that queue, whoever sent them.",
                 Command::new("celery -A")
                     .arg(beat.typed())
                     .words("purge -f -Q")
@@ -187,7 +189,7 @@ fn skew(beat: &Beat) -> Explanation {
             .map(|at| {
                 then(
                     at,
-                    "Its time has differed from this server's by ten seconds or more since then.",
+                    "Since then its clock has differed from this server's by ten seconds or more.",
                 )
             })
             .into_iter()

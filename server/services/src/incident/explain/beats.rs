@@ -1,4 +1,4 @@
-//! Why several processes that report as one Beat do harm.
+//! Explains the harm of several processes that report as one Beat.
 
 use std::fmt;
 
@@ -40,8 +40,8 @@ fn of_duplicates(beat: &Beat, at_once: &AtOnce) -> Explanation {
     let is_one = schedules.len() < 2;
     let mut evidence = each(processes);
     evidence.push(fact(format!(
-        "They list {} and go on reporting side by side, for longer than a deployment takes. Celery allows one Beat an application: each of them \
-         sends what it lists.",
+        "They list {} and keep reporting at the same time, for longer than a deployment takes. Celery allows one Beat for each application: each of them \
+         sends the entries that it lists.",
         if is_one { "the same schedule" } else { "mostly the same entries" }
     )));
     let mut repair = vec![Repair::advice(
@@ -73,24 +73,24 @@ fn of_shared(beat: &Beat, at_once: &AtOnce) -> Explanation {
     let mut evidence = each(processes);
     evidence.extend(processes.iter().take(NAMED).filter_map(|one| lists(one, at_once)));
     evidence.push(fact(
-        "They go on reporting side by side, for longer than a deployment takes. All their entries are watched. Workers, queues and the broker of both \
-         are taken for those of one application.",
+        "They keep reporting at the same time, for longer than a deployment takes. Deadbeat watches all their entries. It treats the workers, queues and \
+         brokers of both as those of one application.",
     ));
     let all = lineages(at_once);
     let common = common(at_once, |by| (by & all).count_ones() > 1);
     if let Some(common) = &common {
         evidence.push(fact(format!(
-            "Several of these applications list {common}. Deadbeat watches each name once: while runs of one application come, nobody is told that \
-             those of another one do not."
+            "Several of these applications list {common}. Deadbeat watches each name once: while one application's runs come, Deadbeat does not notice \
+             that another one's do not."
         )));
     }
     Explanation {
         summary: format!(
-            "{} applications report under the name {name}{}: Deadbeat takes them for one{}.",
+            "{} applications report under the name {name}{}: Deadbeat treats them as one{}.",
             processes.len().max(2),
             hosts(processes),
             match &common {
-                Some(common) => format!(", and does not watch {} apart", common.count()),
+                Some(common) => format!(", and cannot distinguish {}", common.count()),
                 None => String::new(),
             }
         ),
@@ -108,7 +108,7 @@ fn of_shared(beat: &Beat, at_once: &AtOnce) -> Explanation {
     }
 }
 
-/// One of several applications with the same name has no Beat any more.
+/// One of several applications with the same name no longer has a Beat.
 fn of_lost(beat: &Beat, at_once: &AtOnce) -> Explanation {
     let name = &beat.name;
     let lost = at_once.processes.first();
@@ -122,13 +122,13 @@ fn of_lost(beat: &Beat, at_once: &AtOnce) -> Explanation {
             .filter_map(|one| lists(one, at_once)),
     );
     evidence.push(fact(format!(
-        "Another Beat of the name {name} goes on reporting, and lists other entries."
+        "Another Beat of the name {name} still reports, and lists other entries."
     )));
     let lost_ones = lineages(at_once);
     if let Some(common) = common(at_once, |by| by & lost_ones != 0 && by & !lost_ones != 0) {
         evidence.push(fact(format!(
-            "Several applications of this name list {common}. Deadbeat watches each name once: such an entry stays up while another Beat sends \
-             it, whatever the silent one does not send."
+            "Several applications of this name list {common}. Deadbeat watches each name once: while another Beat sends such an entry, it \
+             stays up, although the silent Beat does not send it."
         )));
     }
     let since = lost.map_or(String::new(), |one| format!(" since {}", clock(one.seen_at)));
@@ -154,7 +154,7 @@ fn of_lost(beat: &Beat, at_once: &AtOnce) -> Explanation {
     }
 }
 
-/// The entries that only the application of this process lists.
+/// Returns the fact about the entries that only the application of this process lists.
 fn lists(one: &Incarnation, at_once: &AtOnce) -> Option<Fact> {
     let own: Bits = bit(one.lineage?);
     let listed = at_once.listed.iter().find(|listed| listed.by == own)?;
@@ -204,14 +204,14 @@ impl fmt::Display for Common {
     }
 }
 
-/// All applications of these processes.
+/// Returns the lineages of all these processes.
 fn lineages(at_once: &AtOnce) -> Bits {
     let all = at_once.processes.iter().filter_map(|one| one.lineage);
     all.map(bit).fold(0, |all, one| all | one)
 }
 
-/// The entries that several applications list, of those lineages for which `is_common` is true. None: there are no such
-/// entries.
+/// Returns the entries that several applications list, for the sets of lineages for which `is_common` is true. None:
+/// there are no such entries.
 fn common(at_once: &AtOnce, is_common: impl Fn(Bits) -> bool) -> Option<Common> {
     let shared: Vec<&Listed> = at_once
         .listed
@@ -228,7 +228,7 @@ fn common(at_once: &AtOnce, is_common: impl Fn(Bits) -> bool) -> Option<Common> 
     (count > 0).then_some(Common { count, names })
 }
 
-/// The hosts on which they run, for a summary.
+/// Returns the hosts on which they run, for a summary.
 fn hosts(processes: &[Incarnation]) -> String {
     let mut hosts: Vec<&str> = processes.iter().filter_map(|one| one.host.as_deref()).collect();
     hosts.dedup();
@@ -239,7 +239,7 @@ fn hosts(processes: &[Incarnation]) -> String {
     }
 }
 
-/// A process in words.
+/// Describes a process.
 fn name(one: &Incarnation) -> String {
     let host = one.host.as_deref().unwrap_or("an unknown host");
     match one.pid {
@@ -248,7 +248,7 @@ fn name(one: &Incarnation) -> String {
     }
 }
 
-/// The facts about each process.
+/// Returns the facts about each process.
 fn each(processes: &[Incarnation]) -> Vec<Fact> {
     let mut facts: Vec<Fact> = processes
         .iter()
@@ -270,7 +270,7 @@ fn each(processes: &[Incarnation]) -> Vec<Fact> {
     facts
 }
 
-/// How to end one process.
+/// Returns the repair that ends one process.
 fn end(one: &Incarnation) -> Repair {
     let host = one.host.as_deref().unwrap_or("its host");
     match one.pid {

@@ -1,4 +1,4 @@
-//! Why a broker is away.
+//! Explains why a broker is down.
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::incident::command::Command;
@@ -7,7 +7,7 @@ use deadbeat_store::celery::broker::Broker;
 
 use super::{Explanation, clock};
 
-/// Explains that a broker is away.
+/// Explains that a broker cannot be reached, or refuses messages.
 #[must_use]
 pub fn of_broker(broker: &Broker, now: DateTime<Utc>) -> Explanation {
     let said = |field: &str| broker.sample.as_ref()?.get(field)?.as_str().map(str::to_owned);
@@ -29,7 +29,7 @@ pub fn of_broker(broker: &Broker, now: DateTime<Utc>) -> Explanation {
     if let Some(at) = broker.sampled_at {
         evidence.push(Fact {
             at: Some(at),
-            fact: "The last try failed, too.".to_owned(),
+            fact: "The last attempt failed, too.".to_owned(),
         });
     }
     let see = "See on its host whether it runs and answers; its memory and its disk may be full.";
@@ -45,17 +45,17 @@ pub fn of_broker(broker: &Broker, now: DateTime<Utc>) -> Explanation {
     Explanation {
         summary: match refusal {
             Some((command, _)) if command == "basic.publish" => format!(
-                "The broker of {} blocks publishers since {}: it takes in no messages, because an alarm of its memory or its disk is on.",
+                "The broker of {} blocks publishers since {}: it accepts no messages, because an alarm of its memory or its disk is on.",
                 broker.app,
                 clock(broker.state.since.unwrap_or(now))
             ),
             Some((command, _)) => format!(
-                "The broker of {} refuses what is sent since {}: it answers, and rejects commands that write ({command}).",
+                "The broker of {} refuses messages since {}: it answers, and rejects commands that write ({command}).",
                 broker.app,
                 clock(broker.state.since.unwrap_or(now))
             ),
             None => format!(
-                "The broker of {} is away since {}: nothing is sent, and nothing is taken.",
+                "The broker of {} is down since {}: no message can be sent or received.",
                 broker.app,
                 clock(broker.state.since.unwrap_or(now))
             ),

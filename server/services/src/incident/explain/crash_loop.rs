@@ -1,4 +1,4 @@
-//! Why a Beat that is started again and again misses what is due.
+//! Explains why a Beat in a crash loop misses runs that are due.
 
 use chrono::TimeDelta;
 use deadbeat_domain::celery::beat::incarnation::{Goodbye, Incarnation};
@@ -8,7 +8,7 @@ use deadbeat_store::celery::beat::Beat;
 
 use super::{Explanation, clock, fact, then, words};
 
-/// The most ends of processes that an incident names, the last ones. It counts the others.
+/// Most crashed processes that an incident names: the last ones. It counts the others.
 const NAMED: usize = 5;
 
 /// Explains a crash loop by the processes that crashed in a row.
@@ -32,19 +32,19 @@ pub fn of_crash_loop(beat: &Beat, crashes: &[Incarnation]) -> Explanation {
     let longest = crashes.iter().map(Incarnation::life).max();
     evidence.extend(longest.map(|longest| {
         fact(format!(
-            "None of them was heard from for longer than {} after its start. Where Beat's schedule file is lost with it, an interval that is longer than its life never comes to be due.",
+            "None of them reported for longer than {} after its start. If Beat's schedule file is lost at each crash, an interval that is longer than this never becomes due.",
             words(TimeDelta::seconds(longest.num_seconds().max(1)))
         ))
     }));
     Explanation {
         summary: format!(
-            "Celery Beat of {name} crashes again and again: {} of its processes ended{since}, and none of them reported that it was told to.{by}",
+            "Celery Beat of {name} crashes again and again: {} of its processes ended{since}, and none of them reported an orderly stop.{by}",
             crashes.len()
         ),
         evidence,
         repair: vec![
             Repair::command(
-                format!("Read on {host} how it ended the last time: the end of its log."),
+                format!("Read the end of its log on {host}: it shows how the last process ended."),
                 Command::new("journalctl -u celery-beat -n 100 --no-pager"),
             ),
             Repair::advice(
@@ -59,13 +59,13 @@ pub fn of_crash_loop(beat: &Beat, crashes: &[Incarnation]) -> Explanation {
                 Command::new("celery -A").arg(beat.typed()).words("beat -l INFO"),
             ),
             Repair::advice(
-                "Keep its schedule file where it survives a crash (--schedule, on a volume): then what came to be due is sent at the next start.",
+                "Keep its schedule file on storage that survives a crash (--schedule, on a volume): then Beat sends overdue entries at the next start.",
             ),
         ],
     }
 }
 
-/// How one process ended.
+/// Returns the fact about the end of one process.
 fn end(one: &Incarnation) -> Fact {
     let host = one.host.as_deref().unwrap_or("an unknown host");
     let process = match one.pid {
@@ -83,7 +83,7 @@ fn end(one: &Incarnation) -> Fact {
                 format!("Beat {process} reported that it ends because of an error; it started at {began}.")
             }
             _ => format!(
-                "Beat {process} was last heard from, and did not report that it ends; it started at {began}."
+                "Beat {process} last reported, and did not report that it ends; it started at {began}."
             ),
         },
     )

@@ -1,4 +1,4 @@
-//! Why a host is lost.
+//! Explains why a host counts as lost.
 
 use deadbeat_domain::incident::command::Command;
 use deadbeat_domain::incident::{Fact, Repair, SubjectKind};
@@ -7,10 +7,10 @@ use deadbeat_store::celery::host::Resident;
 use super::{Explanation, clock, fact, then};
 use crate::celery::host::lost::Host;
 
-/// The most parts that an incident names. It counts the others.
+/// Most Beats and workers that an incident names. It counts the others.
 const NAMED: usize = 10;
 
-/// Explains that nothing of a host reports any more.
+/// Explains that no Beat or worker of a host reports any more.
 #[must_use]
 pub fn of_host(host: &Host) -> Explanation {
     let silent = &host.silent;
@@ -22,7 +22,7 @@ pub fn of_host(host: &Host) -> Explanation {
             then(
                 one.part.heard_at,
                 format!(
-                    "{} was last heard from{}, without a word of stopping.",
+                    "{} last reported{}, and did not report that it stops.",
                     called(one),
                     on(one)
                 ),
@@ -35,21 +35,21 @@ pub fn of_host(host: &Host) -> Explanation {
     evidence.extend(host.back.iter().take(NAMED).map(|one| {
         then(
             one.part.heard_at,
-            format!("{} has been heard from again{}.", called(one), on(one)),
+            format!("{} has reported again{}.", called(one), on(one)),
         )
     }));
     evidence.push(fact(if host.back.is_empty() {
-        "All that reported from there fell silent at one time. Whether the host is down, stands still, or is cut off from this server is not known."
+        "All Beats and workers on this host fell silent at one time. Deadbeat cannot know whether the host is down, is frozen, or is cut off from this server."
     } else {
-        "All that reported from there had fallen silent at one time. What is not listed as heard again has not been heard since."
+        "All Beats and workers on this host had fallen silent at one time. Those that are not listed as reporting again are still silent."
     }));
     if host.works {
         evidence.push(fact(
-            "Runs that its Beat sent since then have begun on other hosts: it works, and does not reach this server.",
+            "Runs that its Beat sent since then have begun on other hosts: the host works, but cannot reach this server.",
         ));
     }
     let since = since.map_or(String::new(), |at| format!(" since {}", clock(at)));
-    // If only one part is silent, the others have signed off meanwhile.
+    // If only one Beat or worker is silent, the others have signed off meanwhile.
     let summary = if host.back.is_empty() && silent.len() > 1 {
         format!(
             "Nothing on host {} reports{since}: {} fell silent together.",
@@ -73,7 +73,7 @@ pub fn of_host(host: &Host) -> Explanation {
 
 fn repair(host: &Host) -> Vec<Repair> {
     let mut repair = vec![Repair::command(
-        "See whether the host answers; if it does, see there whether it reaches this server.",
+        "See whether the host answers; if it does, check on it whether it can reach this server.",
         Command::new("ping -c 3").arg(
             host.silent
                 .iter()
@@ -82,7 +82,7 @@ fn repair(host: &Host) -> Vec<Repair> {
         ),
     )];
     repair.push(Repair::advice(
-        "Start the host again, or let its work move to another one. Beat and workers come back with it where a service manager starts them.",
+        "Start the host again, or move its work to another host. Beat and workers come back with the host if a service manager starts them.",
     ));
     repair.extend(host.silent.iter().take(NAMED).map(|one| {
         let command = Command::new("celery -A").arg(&one.typed);

@@ -1,4 +1,4 @@
-//! The load of a worker's host, in words.
+//! Explains the load of a worker's host.
 
 use deadbeat_domain::incident::command::Command;
 use deadbeat_domain::incident::{Fact, Repair};
@@ -10,7 +10,7 @@ use super::{Explanation, then, words};
 use crate::celery::gather::view::host_load;
 use crate::incident::changed::Background;
 
-/// The facts about an overloaded host. Empty if the host is not overloaded.
+/// Returns the facts about an overloaded host. Empty: the host is not overloaded.
 pub(super) fn facts(worker: &Worker) -> Vec<Fact> {
     let load = host_load(worker);
     let Some(per_cpu) = load.per_cpu.filter(|_| load.is_overload()) else {
@@ -50,7 +50,7 @@ pub(super) fn of_starving(
         let at = worker.state.last_seen_at?;
         Some(then(
             at,
-            format!("{name} last reported; it should every {every}."),
+            format!("{name} last reported; it should report every {every}."),
         ))
     });
     let known = worker.map(facts).unwrap_or_default();
@@ -65,7 +65,7 @@ pub(super) fn of_starving(
     (summary, facts)
 }
 
-/// What to do about it.
+/// Returns the repairs for an overloaded host.
 pub(super) fn repair(background: &Background<'_>) -> Vec<Repair> {
     let taken_by = background.stage.and_then(|stage| stage.worker.as_ref());
     let is_overloaded =
@@ -82,7 +82,7 @@ pub(super) fn repair(background: &Background<'_>) -> Vec<Repair> {
             Command::new("ps -eo pid,ni,pcpu,etime,args --sort=-pcpu | head -n 15"),
         ),
         Repair::advice(
-            "End what does not belong there, or have it give way: renice -n 19 -p, and the number of its process.",
+            "End a process that does not belong there, or lower its priority: renice -n 19 -p, and the number of the process.",
         ),
         Repair::advice(
             "If it belongs there, move it or the worker to another host, or start the worker with a larger share (nice, cpu.weight).",

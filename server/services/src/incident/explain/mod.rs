@@ -1,4 +1,4 @@
-//! The words of incidents: summary, evidence and repair. One file a subject.
+//! The texts of incidents: summary, evidence and repair. Each kind of subject has its own file.
 
 use std::borrow::Cow;
 
@@ -32,20 +32,20 @@ pub use result_backend::of_result_backend;
 pub use stranger::of_strangers;
 pub use worker::of_worker;
 
-/// The words of an incident. Names in it may come from rows of an older version: see [`Explanation::visible`].
+/// The texts of an incident. Names in them may come from rows of an older version: see [`Explanation::visible`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
     /// One sentence.
     pub summary: String,
     /// Facts with times.
     pub evidence: Vec<Fact>,
-    /// What to do, most likely first.
+    /// Repairs, the most likely first.
     pub repair: Vec<Repair>,
 }
 
 impl Explanation {
-    /// The same for people to read: a character that could control a terminal or hide text becomes an escape. Commands
-    /// are safe as they are.
+    /// Makes the texts safe to read: a character that could control a terminal or hide text becomes an escape.
+    /// Commands are safe already.
     #[must_use]
     pub fn visible(self) -> Self {
         let shown = |text: String| match visible(&text) {
@@ -74,7 +74,7 @@ impl Explanation {
     }
 }
 
-/// A fact with its time.
+/// Makes a fact with its time.
 fn then(at: DateTime<Utc>, fact: impl Into<String>) -> Fact {
     Fact {
         at: Some(at),
@@ -82,7 +82,7 @@ fn then(at: DateTime<Utc>, fact: impl Into<String>) -> Fact {
     }
 }
 
-/// A fact without a time.
+/// Makes a fact without a time.
 fn fact(fact: impl Into<String>) -> Fact {
     Fact {
         at: None,
@@ -94,7 +94,7 @@ fn clock(at: DateTime<Utc>) -> String {
     at.format("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
-/// A duration in words: `90 s`, `5 min`, `2 h`, `3 d`.
+/// Formats a duration: `90 s`, `5 min`, `2 h`, `3 d`.
 fn words(span: TimeDelta) -> String {
     let seconds = span.num_milliseconds() as f64 / 1000.0;
     match seconds {

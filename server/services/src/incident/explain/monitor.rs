@@ -1,4 +1,4 @@
-//! Why a run did not come, failed, or did not end.
+//! Explains why a run did not begin, failed, or did not end.
 
 mod facts;
 mod repairs;
@@ -47,7 +47,7 @@ pub fn of_monitor(
     }
 }
 
-/// The summary of a signal.
+/// Returns the summary for a signal, and adds its facts.
 fn of_signal(monitor: &Monitor, signal: &Signal, cause: Cause, evidence: &mut Vec<Fact>) -> String {
     let name = &monitor.name;
     let detail = &signal.detail.run;
@@ -74,17 +74,17 @@ fn of_signal(monitor: &Monitor, signal: &Signal, cause: Cause, evidence: &mut Ve
     };
     let (told, summary) = match cause {
         Cause::RetriesExhausted => (
-            format!("Its last try failed{with}."),
+            format!("Its last attempt failed{with}."),
             format!("{name} failed{with}, after all its retries."),
         ),
         Cause::Revoked => (
             "Somebody revoked it.".to_owned(),
-            format!("{name} was revoked: it did not run, or was ended."),
+            format!("{name} was revoked: it did not run, or Celery ended it."),
         ),
-        // A task that rejects its message has begun, so its report names the attempt.
+        // If the task itself rejects its message, it has begun, and its report names the attempt.
         Cause::Rejected if detail.attempt.is_none() && error.is_some() => (
             format!("The worker refused the message{with}: no run began."),
-            format!("{name} did not run: its message was refused{ran_on}{with}, and is dropped."),
+            format!("{name} did not run: a worker refused and dropped its message{ran_on}{with}."),
         ),
         Cause::Rejected => (
             format!("The task rejected its message{with}."),
@@ -103,7 +103,7 @@ fn of_signal(monitor: &Monitor, signal: &Signal, cause: Cause, evidence: &mut Ve
             format!("{name} was killed in the middle of a run{ran_on}."),
         ),
         Cause::Failed if detail.outcome == Some(Outcome::Aborted) => (
-            "The process that ran it was told to go, or could not store how it ended.".to_owned(),
+            "The process that ran it was stopped, or could not store the outcome.".to_owned(),
             format!("{name} was aborted in the middle of a run{ran_on}."),
         ),
         Cause::TooFast => {
@@ -113,7 +113,7 @@ fn of_signal(monitor: &Monitor, signal: &Signal, cause: Cause, evidence: &mut Ve
                 .map_or("no time".to_owned(), words);
             let usual = monitor.state.baseline.map(|baseline| {
                 format!(
-                    "Its runs took {:.1} s at least, and {:.1} s as a rule.",
+                    "Its runs took {:.1} s at least, and usually {:.1} s.",
                     baseline.shortest, baseline.usual
                 )
             });
@@ -125,7 +125,7 @@ fn of_signal(monitor: &Monitor, signal: &Signal, cause: Cause, evidence: &mut Ve
             (
                 format!("It ended well after {took}, less than a tenth of that."),
                 format!(
-                    "{name} ended far too soon, after {took}, as did the runs before it: they have hardly done their work."
+                    "{name} ended far too soon, after {took}, as did the runs before it: they probably did not do their work."
                 ),
             )
         }
@@ -138,7 +138,7 @@ fn of_signal(monitor: &Monitor, signal: &Signal, cause: Cause, evidence: &mut Ve
     summary
 }
 
-/// The summary of a silence.
+/// Returns the summary for a report that did not come, and adds its facts.
 fn of_silence(
     monitor: &Monitor,
     background: &Background<'_>,
@@ -162,7 +162,7 @@ fn of_silence(
                 let at = worker.state.last_seen_at?;
                 Some(then(
                     at,
-                    format!("{} lives, and does not execute it any more.", worker.name),
+                    format!("{} reports, and does not execute it any more.", worker.name),
                 ))
             }));
             format!("{name} was killed in the middle of a run: nothing has reported its end.")
@@ -171,24 +171,23 @@ fn of_silence(
         Cause::Failed => {
             evidence.push(then(
                 now,
-                "The process that ran it was told to go, or could not store how it ended; nobody has said why.",
+                "The process that ran it was stopped, or could not store the outcome; no report says why.",
             ));
             format!("{name} was ended in the middle of a run.")
         }
         Cause::ScheduleReset => {
-            evidence.extend(state.postponed_from.map(|at| {
-                then(
-                    at,
-                    "It was due first, and has been put off at each start of Beat since.",
-                )
-            }));
+            evidence.extend(
+                state
+                    .postponed_from
+                    .map(|at| then(at, "It was first due; each start of Beat has put it off since.")),
+            );
             evidence.extend(
                 state
                     .next_due_at
-                    .map(|at| then(at, "Beat says that it is due next.")),
+                    .map(|at| then(at, "Beat reports that it is due next.")),
             );
             format!(
-                "{name} never comes to be due: Beat forgets at each start when it was last sent, and is started more often than it is due."
+                "{name} never becomes due: Beat forgets at each start when it last sent it, and starts more often than it is due."
             )
         }
         Cause::LostInBroker if is_overtaken(state, background) => overtaken(name, background, evidence),
@@ -214,7 +213,7 @@ fn of_silence(
     }
 }
 
-/// How long Deadbeat waited for the report.
+/// Says how long Deadbeat waited for the report.
 fn waited(expectation: &Expectation) -> String {
     let grace = words(expectation.grace());
     if expectation.delay().is_zero() {
@@ -235,17 +234,15 @@ fn missed(name: &str, cause: Cause, due: DateTime<Utc>, stage: Option<&Stage>, w
         .unwrap_or("a worker");
     let due = clock(due);
     match cause {
-        Cause::BeatStalled => format!("{name} was not sent at {due}: Beat lives, and sends nothing."),
+        Cause::BeatStalled => format!("{name} was not sent at {due}: Beat runs, but sends nothing."),
         Cause::BrokerDown => format!("{name} was not sent at {due}: Beat could not reach the broker."),
         Cause::LostInBroker => {
             format!(
-                "{name} was sent at {due}, and its message is gone: it is not in queue {queue}, and no worker has it."
+                "{name} was sent at {due}, and its message is lost: it is not in queue {queue}, and no worker has it."
             )
         }
         Cause::QueueSlaBreach if was_taken => {
-            format!(
-                "{name} waits in {worker}, which is busy, as is every other worker of queue {queue}; it was due at {due}."
-            )
+            format!("{name} waits in {worker}; all workers of queue {queue} are busy. It was due at {due}.")
         }
         Cause::QueueSlaBreach => format!("{name} waits in queue {queue} behind others; it was due at {due}."),
         Cause::RateLimited => {
@@ -256,7 +253,7 @@ fn missed(name: &str, cause: Cause, due: DateTime<Utc>, stage: Option<&Stage>, w
         }
         Cause::PrefetchStarvation => {
             format!(
-                "{name} waits inside {worker}, which is busy, while another worker has nothing to do; it was due at {due}."
+                "{name} waits inside {worker}, which is busy, while another worker is idle; it was due at {due}."
             )
         }
         Cause::Expired => {
@@ -264,14 +261,14 @@ fn missed(name: &str, cause: Cause, due: DateTime<Utc>, stage: Option<&Stage>, w
         }
         Cause::WorkerLost => {
             format!(
-                "{name} was lost with {worker}, which took it and was started anew before it began; it was due at {due}."
+                "{name} was lost with {worker}, which received it and restarted before it began; it was due at {due}."
             )
         }
         _ => format!("{name} did not report: it was due at {due}."),
     }
 }
 
-/// Whether the run in question was sent before the unsatisfied slot. Later runs have satisfied its own slot.
+/// True if Beat sent the run before the unsatisfied slot. Later runs have satisfied the slot of this run.
 fn is_overtaken(state: &MonitorState, background: &Background<'_>) -> bool {
     let sent_at = background.stage.and_then(|stage| stage.published_at);
     sent_at
@@ -287,7 +284,7 @@ fn overtaken(name: &str, background: &Background<'_>, evidence: &mut Vec<Fact>) 
     }
     evidence.extend(sent_at.map(|at| then(at, "It was sent.")));
     evidence.push(fact(
-        "No worker has taken it, as far as is known, and later runs of its entry began.",
+        "No worker has reported that it received it, and later runs of its entry began.",
     ));
     evidence.extend(sent_at.map_or_else(Vec::new, |at| surroundings(background, Cause::LostInBroker, at)));
     let queue = stage
@@ -320,7 +317,7 @@ fn overrun(
     });
     if let Some(baseline) = state.baseline.filter(|baseline| baseline.longest_run().is_some()) {
         evidence.push(fact(format!(
-            "That was learned: its runs took {:.1} s as a rule, and {:.1} s at most.",
+            "Deadbeat learned this limit: its runs usually took {:.1} s, and {:.1} s at most.",
             baseline.usual, baseline.longest
         )));
     }
@@ -361,7 +358,7 @@ fn again(
     }
     evidence.extend(visibility(background).map(|seconds| {
         fact(format!(
-            "The broker delivers again what is not acknowledged within {seconds:.0} s."
+            "The broker delivers a message again that is not acknowledged within {seconds:.0} s."
         ))
     }));
     if cause == Cause::DuplicateRun {

@@ -1,4 +1,4 @@
-//! Why a subject has a fault that only monitors' verdicts name: nobody observed it.
+//! Explains a fault that nobody observed, but that monitors' verdicts name.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::incident::cause::Cause;
@@ -24,7 +24,7 @@ pub fn of_named(named: &Named<'_>, cause: Cause, now: DateTime<Utc>) -> Explanat
         && let Some(beat) = background.beat
     {
         let mut explained = of_crash_loop(beat, background.crashes);
-        explained.summary.push_str(" It misses what is due.");
+        explained.summary.push_str(" It misses runs that are due.");
         explained.evidence.push(missed_first(monitor));
         return explained;
     }
@@ -35,13 +35,11 @@ pub fn of_named(named: &Named<'_>, cause: Cause, now: DateTime<Utc>) -> Explanat
         (SubjectKind::Broker, _) => {
             let error = background.beat.and_then(|beat| beat.send_failed.as_ref());
             let why = error.map_or(String::new(), |(_, error)| format!(": {error}"));
-            format!("The broker of {name} does not take what Beat sends{why}.")
+            format!("The broker of {name} does not accept the messages that Beat sends{why}.")
         }
-        (SubjectKind::Beat, _) => format!("Celery Beat of {name} lives, and sends nothing."),
+        (SubjectKind::Beat, _) => format!("Celery Beat of {name} runs, but sends nothing."),
         (SubjectKind::Worker, Cause::GhostWorker) => {
-            format!(
-                "Worker {name} has no connection to its broker, which others reach: messages wait for it."
-            )
+            format!("Worker {name} has no connection to its broker, but others do: messages wait for it.")
         }
         (SubjectKind::Worker, Cause::HostOverloaded) => {
             let (summary, facts) = load::of_starving(worker, name, &of_first);
@@ -52,14 +50,14 @@ pub fn of_named(named: &Named<'_>, cause: Cause, now: DateTime<Utc>) -> Explanat
             let limits = worker.and_then(|worker| worker.snapshot.get("rate_limits"));
             let first = limits.and_then(|limits| limits.get(0)?.get("task")?.as_str());
             let of = first.map_or(String::new(), |task| format!(" of {task}"));
-            format!("Worker {name} holds messages{of} back: a rate limit lets too few of them begin.")
+            format!("Worker {name} holds messages{of} back: a rate limit lets too few of them start.")
         }
         (SubjectKind::Worker, _) => {
             let blocks = worker.and_then(|worker| longest(worker, &mut evidence, now));
             let by = blocks.map_or(String::new(), |task| format!(" by {task}"));
-            format!("Worker {name} is blocked{by}: messages wait behind what it runs.")
+            format!("Worker {name} is blocked{by}: messages wait behind the tasks that it runs.")
         }
-        // The other kinds are never only named: a sample or their own report shows their fault.
+        // A sample or a report always shows the fault of the other kinds, so verdicts never name one of these alone.
         (SubjectKind::Queue | SubjectKind::Monitor | SubjectKind::ResultBackend | SubjectKind::Host, _) => {
             let up: Vec<&Worker> = background
                 .workers
@@ -74,7 +72,7 @@ pub fn of_named(named: &Named<'_>, cause: Cause, now: DateTime<Utc>) -> Explanat
         }
     };
     evidence.push(fact(format!(
-        "{} is the first that it keeps waiting.",
+        "{} is the first monitor that this delays.",
         monitor.name
     )));
     evidence.extend(of_first.evidence);
@@ -85,15 +83,16 @@ pub fn of_named(named: &Named<'_>, cause: Cause, now: DateTime<Utc>) -> Explanat
     }
 }
 
-/// The entry that shows that Beat sends too little.
+/// Returns the fact about the first entry that Beat did not send.
 fn missed_first(monitor: &Monitor) -> Fact {
     let due = monitor.state.postponed_from.or(monitor.state.next_due_at);
     let name = &monitor.name;
-    let fact = format!("{name} was due, and has not been sent since: it is the first that is missed.");
+    let fact =
+        format!("{name} was due, and has not been sent since: it is the first entry that Beat missed.");
     Fact { at: due, fact }
 }
 
-/// The task that a worker has executed longest.
+/// Returns the task that a worker has executed longest, and adds its facts.
 fn longest(worker: &Worker, evidence: &mut Vec<Fact>, now: DateTime<Utc>) -> Option<String> {
     let longest = worker.snapshot.get("longest")?;
     let task = longest.get("task")?.as_str()?;
@@ -109,14 +108,15 @@ fn longest(worker: &Worker, evidence: &mut Vec<Fact>, now: DateTime<Utc>) -> Opt
     evidence.push(then(
         worker.progress_at,
         format!(
-            "It has begun and ended no task since, with all its processes in use (seen at {}).",
+            "It has begun and ended no task since, while all its processes were in use (seen at {}).",
             clock(now)
         ),
     ));
     Some(task.to_owned())
 }
 
-/// The task that most processes of a queue execute, how many do, and how many tasks run in all.
+/// Returns the task that most of these workers' processes execute, how many execute it, and how many tasks run in
+/// all. Adds the fact.
 fn share(workers: &[&Worker], evidence: &mut Vec<Fact>, now: DateTime<Utc>) -> Option<(String, i64, i64)> {
     let mut counts: Vec<(String, i64)> = Vec::new();
     for worker in workers {

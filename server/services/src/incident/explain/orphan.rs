@@ -1,4 +1,4 @@
-//! Why a run is dead whose owner has ended, or does not execute it any more.
+//! Explains why a run counts as dead: its owner has ended, or does not execute it any more.
 
 use deadbeat_domain::celery::worker::incarnation::End;
 use deadbeat_domain::incident::Fact;
@@ -8,8 +8,8 @@ use deadbeat_store::celery::worker::Worker;
 
 use super::{clock, fact, then};
 
-/// The evidence and the summary of a run of monitor `name` that counted as an orphan. `worker` has the name of its
-/// owner. None: it did not count as one.
+/// Returns the evidence and the summary for a run of monitor `name` that is an orphan. `worker`: the worker with the
+/// name of its owner. None: the run is no orphan.
 pub(super) fn of_orphan(name: &str, run: &Run, worker: Option<&Worker>) -> Option<(Vec<Fact>, String)> {
     let orphan = run.orphan?;
     let owner = run.detail.worker.as_deref().unwrap_or("a worker");
@@ -21,7 +21,7 @@ pub(super) fn of_orphan(name: &str, run: &Run, worker: Option<&Worker>) -> Optio
     if orphan.how == Orphaned::Unlisted {
         evidence.push(then(
             orphan.since,
-            format!("{owner} lives, and does not list it among what it executes."),
+            format!("{owner} reports, and does not list it among the runs that it executes."),
         ));
         let summary =
             format!("{name} was killed in the middle of a run on {owner}: nothing has reported its end.");
@@ -38,7 +38,7 @@ pub(super) fn of_orphan(name: &str, run: &Run, worker: Option<&Worker>) -> Optio
         Some(End::Stopped) => {
             evidence.push(then(
                 orphan.since,
-                format!("{owner} had stopped, and the end of the run was not reported."),
+                format!("{owner} had stopped, and nobody reported the end of the run."),
             ));
             format!("{owner}, which ran it, stopped without reporting its end")
         }
@@ -56,7 +56,7 @@ pub(super) fn of_orphan(name: &str, run: &Run, worker: Option<&Worker>) -> Optio
     };
     if run.detail.acks_late {
         evidence.push(fact(
-            "Its message is acknowledged late: it was awaited again, and has not begun anew.",
+            "Its message is acknowledged late: Deadbeat waited for a redelivery, but the run has not begun again.",
         ));
     }
     Some((

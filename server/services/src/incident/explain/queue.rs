@@ -1,4 +1,4 @@
-//! Why messages wait.
+//! Explains why messages wait in a queue.
 
 use chrono::TimeDelta;
 use deadbeat_domain::incident::cause::Cause;
@@ -10,7 +10,7 @@ use deadbeat_store::celery::worker::Worker;
 
 use super::{Explanation, fact, then, words};
 
-/// Explains what is wrong with a queue.
+/// Explains the fault of a queue.
 #[must_use]
 pub fn of_queue(queue: &Queue, workers: &[Worker], cause: Cause) -> Explanation {
     let name = &queue.name;
@@ -54,10 +54,10 @@ pub fn of_queue(queue: &Queue, workers: &[Worker], cause: Cause) -> Explanation 
     } else if let Some(since) = queue.flow.head_since.filter(|_| cause == Cause::QueueUnconsumed) {
         then(
             since,
-            format!("The same message is the next one of {name} since then: nobody takes any."),
+            format!("Since then the same message is the next one of {name}: nobody receives messages."),
         )
     } else {
-        fact("The broker does not tell who consumes a queue.")
+        fact("This broker does not report the consumers of a queue.")
     });
     if up.is_empty() {
         evidence.push(Fact {
@@ -74,7 +74,7 @@ pub fn of_queue(queue: &Queue, workers: &[Worker], cause: Cause) -> Explanation 
             format!("Messages wait too long in queue {name}: it is consumed, but not fast enough."),
             vec![
                 Repair::command(
-                    "See what its workers are busy with.",
+                    "See which tasks its workers execute.",
                     celery().words("inspect active"),
                 ),
                 give_processes(up.iter().find(|worker| worker.queues.contains(name)), celery()),
@@ -102,11 +102,11 @@ pub fn of_queue(queue: &Queue, workers: &[Worker], cause: Cause) -> Explanation 
             "If no task should go there, correct task_routes or the queue of its Beat entry.",
         ));
         (
-            // RabbitMQ counts consumers. With other brokers it is only known that nothing leaves the queue.
+            // RabbitMQ counts consumers. Of other brokers, Deadbeat only knows that no message leaves the queue.
             match queue.consumers {
                 Some(0) => format!("Nobody consumes queue {name}: {} messages wait.", queue.depth),
                 _ => format!(
-                    "Nobody is seen to consume queue {name}: {} messages wait.",
+                    "Nobody seems to consume queue {name}: {} messages wait.",
                     queue.depth
                 ),
             },
@@ -122,7 +122,7 @@ pub fn of_queue(queue: &Queue, workers: &[Worker], cause: Cause) -> Explanation 
 
 /// Gives an existing worker more processes.
 fn give_processes(worker: Option<&&Worker>, celery: Command) -> Repair {
-    let text = "Give one more processes (prefork and gevent), where its machine bears it.";
+    let text = "Give a worker more processes (prefork and gevent), if its host has room for them.";
     match worker {
         Some(worker) => Repair::command(text, celery.words("control pool_grow 2 -d").item(&worker.name)),
         None => Repair::advice(text),

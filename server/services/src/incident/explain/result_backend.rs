@@ -1,4 +1,4 @@
-//! Why a result backend is down.
+//! Explains why a result backend is down.
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::incident::command::Command;
@@ -7,7 +7,7 @@ use deadbeat_domain::incident::{Fact, Repair};
 use super::{Explanation, clock, fact, then};
 use crate::celery::result_backend::report::{Backend, Report, since};
 
-/// The most processes that an incident names.
+/// Most workers and Beats that an incident names. It counts the others.
 const NAMED: usize = 5;
 
 /// Explains that a result backend does not answer, or refuses results.
@@ -27,13 +27,16 @@ pub fn of_result_backend(backend: &Backend, now: DateTime<Utc>) -> Explanation {
     let mut evidence: Vec<Fact> = backend.troubled.iter().take(NAMED).flat_map(of_process).collect();
     if backend.troubled.len() > NAMED {
         evidence.push(fact(format!(
-            "{} workers and Beats say so in all.",
+            "{} workers and Beats report this in all.",
             backend.troubled.len()
         )));
     }
     evidence.push(match &backend.answered {
-        Some((name, at)) => then(*at, format!("{name} was answered: it is not away for all.")),
-        None => fact("No other process of the application reports an answer since then."),
+        Some((name, at)) => then(
+            *at,
+            format!("The result backend answered {name}: other processes can reach it."),
+        ),
+        None => fact("No other process of the application has reported an answer since then."),
     });
     let since = clock(since(backend).unwrap_or(now));
     let refusal = backend
@@ -77,7 +80,7 @@ pub fn of_result_backend(backend: &Backend, now: DateTime<Utc>) -> Explanation {
     }
 }
 
-/// The facts that one process reports.
+/// Returns the facts that one worker or Beat reports.
 fn of_process((name, report): &(String, Report)) -> Vec<Fact> {
     let operation = report.operation.as_deref().unwrap_or("a call");
     let mut facts = Vec::new();
@@ -96,11 +99,11 @@ fn of_process((name, report): &(String, Report)) -> Vec<Fact> {
                 }
             }),
         };
-        facts.push(then(since, format!("{name} says: {how}.")));
+        facts.push(then(since, format!("{name} reports: {how}.")));
     }
     if let (Some(error), Some(at)) = (&report.error, report.last_at) {
         let error = error.trim_end_matches('.');
-        facts.push(then(at, format!("{name} last got: {error}.")));
+        facts.push(then(at, format!("{name} last got the error: {error}.")));
     }
     facts
 }

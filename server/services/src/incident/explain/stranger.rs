@@ -1,4 +1,4 @@
-//! Why runs vanish into a worker.
+//! Explains that runs vanish into workers that do not report.
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::celery::worker::stranger::Stranger;
@@ -28,7 +28,7 @@ pub fn of_strangers(queue: &Queue, strangers: &[Stranger], now: DateTime<Utc>) -
             then(
                 one.seen_at,
                 format!(
-                    "Worker {} answered that it consumes {}. No report came from it.",
+                    "Worker {} answered that it consumes {}. It sends no reports.",
                     one.worker,
                     one.queues.join(", ")
                 ),
@@ -41,7 +41,7 @@ pub fn of_strangers(queue: &Queue, strangers: &[Stranger], now: DateTime<Utc>) -
     evidence.push(then(
         queue.seen_at,
         format!(
-            "Runs that Beat sent to {name} wait there no more, and no worker that reports has received them."
+            "Runs that Beat sent to {name} are no longer in the queue, and no reporting worker has received them."
         ),
     ));
     let celery = || Command::new("celery -A").arg(&queue.app);
@@ -65,7 +65,7 @@ pub fn of_strangers(queue: &Queue, strangers: &[Stranger], now: DateTime<Utc>) -
     }
     Explanation {
         summary: format!(
-            "{who} {} messages from queue {name} and {} not report: what becomes of these runs is not known.",
+            "{who} {} messages from queue {name} and {} not report: Deadbeat cannot know what happens to these runs.",
             if plural { "take" } else { "takes" },
             if plural { "do" } else { "does" }
         ),

@@ -134,7 +134,7 @@ fn incarnation(names: &Names, pid: Option<i64>) -> Incarnation {
     }
 }
 
-/// Every explanation, of subjects with these names.
+/// Returns every explanation, of subjects with these names.
 fn explanations(names: &Names) -> Vec<Explanation> {
     let project_id = ProjectId::generate();
     let beat = Beat {

@@ -1,4 +1,4 @@
-//! Why a worker is down, or gets nothing done.
+//! Explains why a worker is down, or does nothing.
 
 use deadbeat_domain::incident::cause::Cause;
 use deadbeat_domain::incident::command::Command;
@@ -36,7 +36,7 @@ pub fn of_worker(worker: &Worker, cause: Cause) -> Explanation {
                     count("exit_code").unwrap_or(1)
                 )
             } else {
-                format!("It was last heard from, on {host}, without a word of stopping.")
+                format!("It last reported, on {host}, and did not report that it stops.")
             },
         });
         if let Some(reserved) = count("reserved").filter(|reserved| *reserved > 0) {
@@ -73,7 +73,7 @@ pub fn of_worker(worker: &Worker, cause: Cause) -> Explanation {
     evidence.push(Fact {
         at: None,
         fact: format!(
-            "It says every {} how it is; {} of silence are tolerated beyond that.",
+            "It sends a snapshot every {}; {} of silence beyond that are tolerated.",
             words(deadbeat_domain::time::span(state.period_seconds)),
             words(deadbeat_domain::time::span(state.grace_seconds))
         ),
@@ -111,7 +111,7 @@ pub fn of_worker(worker: &Worker, cause: Cause) -> Explanation {
     }
 }
 
-/// Starts a worker as it ran before: with its name, for its queues.
+/// Returns the command that starts a worker as before: with its name, for its queues.
 fn start(worker: &Worker) -> Command {
     let command = Command::new("celery -A")
         .arg(worker.typed())
@@ -140,15 +140,13 @@ fn ghost(worker: &Worker) -> Explanation {
     evidence.extend(worker.state.last_seen_at.map(|at| {
         then(
             at,
-            format!(
-                "It says that it lives: {active} of {processes} processes busy, {reserved} messages taken in."
-            ),
+            format!("It reports {active} of {processes} processes busy, and {reserved} messages received."),
         )
     }));
     let is_cut_off = worker.snapshot.get("cut_off").and_then(Value::as_bool) == Some(true);
     if is_cut_off {
         evidence.push(fact(
-            "It does not reach the broker, which another process of its application reaches.",
+            "It cannot reach the broker, but another process of its application can.",
         ));
     }
     if let Some(lag) = lag.filter(|lag| *lag >= 10.0) {
@@ -165,7 +163,7 @@ fn ghost(worker: &Worker) -> Explanation {
         .unwrap_or("its host");
     let mut repair = vec![match pid {
         Some(pid) => Repair::command(
-            format!("End it on {host}, by force if it does not go; its service starts it again."),
+            format!("End it on {host}, by force if it does not stop; its service starts it again."),
             Command::new("kill -TERM")
                 .process(pid)
                 .then("sleep 10")
@@ -173,16 +171,16 @@ fn ghost(worker: &Worker) -> Explanation {
                 .process(pid),
         ),
         None => Repair::advice(format!(
-            "Restart its service on {host}: it may be deaf to remote control."
+            "Restart its service on {host}: it may not react to remote control."
         )),
     }];
     repair.push(Repair::command("Or start it again by hand.", start(worker)));
     Explanation {
         summary: if is_cut_off {
-            format!("Worker {name} does not reach its broker, which others reach: it gets nothing done.")
+            format!("Worker {name} cannot reach its broker, but others can: it gets nothing done.")
         } else {
             format!(
-                "Worker {name} is a ghost: it says that it lives, and gets nothing done although messages wait for it."
+                "Worker {name} is a ghost: it reports, and gets nothing done although messages wait for it."
             )
         },
         evidence,
@@ -202,13 +200,13 @@ fn skew(worker: &Worker) -> Explanation {
         .map(|at| {
             then(
                 at,
-                "Its time has differed from this server's by ten seconds or more since then.",
+                "Since then its clock has differed from this server's by ten seconds or more.",
             )
         })
         .into_iter()
         .collect();
     evidence.push(fact(
-        "Tasks with an ETA or a countdown begin as much too early or too late.",
+        "Tasks with an ETA or a countdown begin too early or too late by the same time.",
     ));
     Explanation {
         summary: format!("The clock of {host}, where worker {} runs, is off.", worker.name),
@@ -217,15 +215,15 @@ fn skew(worker: &Worker) -> Explanation {
     }
 }
 
-/// How to correct a clock.
+/// Returns the repairs that correct a clock.
 pub(super) fn set_the_clock(host: &str) -> Vec<Repair> {
     vec![
         Repair::command(
-            format!("See on {host} how far it is off, and whether it is kept."),
+            format!("See on {host} how far the clock is off, and whether it is synchronised."),
             Command::new("timedatectl status"),
         ),
         Repair::command(
-            "Have it kept by the network's time.",
+            "Synchronise it with network time (NTP).",
             Command::new("timedatectl set-ntp true"),
         ),
         Repair::command("Or set it at once.", Command::new("chronyc makestep")),

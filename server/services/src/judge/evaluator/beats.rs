@@ -1,4 +1,4 @@
-//! Beats, as the sweep of switches judges them.
+//! Beats as a kind of switch: how the sweep claims, judges and writes them.
 
 use std::collections::HashMap;
 
@@ -22,19 +22,21 @@ use crate::celery::beat::incarnation;
 use crate::celery::result_backend::report;
 use crate::incident::changed::Changed;
 
-/// A Beat whose broker is away is looked at again after this.
+/// Time after which a held Beat is judged again.
 const HELD: TimeDelta = TimeDelta::seconds(2);
 
-/// Brokers are looked at every ten seconds; one that hangs takes its time to answer.
+/// Longest wait for the next sample: processes sample a broker every ten seconds, and a broker that hangs delays the
+/// answer.
 const NEXT_LOOK: TimeDelta = TimeDelta::seconds(20);
 
-/// After this a Beat is told to be silent, whatever its broker does.
+/// Longest time for which a broker's outage excuses a Beat's silence.
 const LONGEST_HOLD: TimeDelta = TimeDelta::minutes(15);
 
-/// A broker that nobody has looked at for this long excuses nobody.
+/// Age at which the last sample of a broker no longer excuses a Beat.
 const UNSEEN_FOR: TimeDelta = TimeDelta::seconds(60);
 
-/// Whether somebody is about to look at the broker, and has not since the Beat was last heard from.
+/// True if a sample of the broker is still expected that can explain the Beat's silence: the last sample is not newer
+/// than the Beat's last report.
 fn is_look_awaited(beat: &Beat, broker: &Broker, now: DateTime<Utc>) -> bool {
     let Some(heard_at) = beat.state.last_seen_at else {
         return false;
@@ -45,7 +47,7 @@ fn is_look_awaited(beat: &Beat, broker: &Broker, now: DateTime<Utc>) -> bool {
 
 impl Kind for Beat {
     const SUBJECT: SubjectKind = SubjectKind::Beat;
-    /// The processes of those that crashed one after the other.
+    /// The crashed incarnations of each silent Beat.
     type Learned = HashMap<BeatId, Vec<Incarnation>>;
 
     fn parts(&mut self) -> (Uuid, ProjectId, &mut Switch) {
@@ -71,10 +73,11 @@ impl Kind for Beat {
         now: DateTime<Utc>,
         spells: &[BlindSpell],
     ) -> StoreResult<Option<Transition>> {
-        // A Beat that cannot reach its broker may hang in the attempt: that is the broker's trouble.
+        // A Beat may hang while it tries to reach its broker: then the fault is the broker's.
         let broker = deadbeat_store::celery::broker::of_app(tx, self.project_id, &self.name).await?;
         let mut cause = beat::silence(&self.state, self.hung_at, now);
-        // One that waits for the result backend says so, and that is told of the backend.
+        // A Beat that waits for the result backend reports that. The result backend's incident then covers its
+        // silence.
         if cause == Cause::BeatStalled
             && report::is_troubled(
                 deadbeat_store::celery::result_backend::of_beat(tx, self.project_id, self.id)
@@ -90,7 +93,8 @@ impl Kind for Beat {
             crashing.insert(self.id, crashes);
         }
         if let Some(broker) = broker {
-            // As long as somebody looks: else nobody would ever say that it is back.
+            // Only while a process samples the broker: without samples nothing would ever report that the broker is
+            // back.
             let is_away = broker.state.trouble == Some(Cause::BrokerDown)
                 && broker.sampled_at.is_some_and(|at| now - at < UNSEEN_FOR)
                 && self.state.last_seen_at.is_none_or(|at| now - at < LONGEST_HOLD);

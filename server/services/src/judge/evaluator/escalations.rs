@@ -7,7 +7,7 @@ use super::{ASIDE, BATCH, Batched, Evaluator, Swept};
 use crate::alert::escalation;
 
 impl Evaluator {
-    /// Takes the steps of escalations that are due, one batch.
+    /// Takes one batch of escalation steps that are due.
     pub(super) async fn escalate(&self, now: DateTime<Utc>) -> StoreResult<Batched> {
         let mut tx = self.store.begin().await?;
         let due = deadbeat_store::alert::escalation::claim(&mut tx, now, BATCH).await?;

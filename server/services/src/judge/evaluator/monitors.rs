@@ -1,4 +1,4 @@
-//! One sweep of overdue monitors.
+//! The sweep of overdue monitors.
 
 use std::collections::HashSet;
 
@@ -35,7 +35,7 @@ fn subject(part_of: PartOf, monitor: &Monitor) -> Option<(SubjectKind, Uuid)> {
 }
 
 impl Evaluator {
-    /// One batch of monitors.
+    /// Judges one batch of monitors.
     pub(super) async fn sweep_monitors(&self, now: DateTime<Utc>) -> StoreResult<Batched> {
         let mut swept = Swept::default();
         let mut tx = self.store.begin().await?;

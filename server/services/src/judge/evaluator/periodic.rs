@@ -34,17 +34,21 @@ impl Evaluator {
         match done {
             Ok(0) => {}
             Ok(given_up) => {
-                tracing::info!(given_up, "nobody looks at these brokers and queues any more");
+                tracing::info!(
+                    given_up,
+                    "incidents of brokers and queues that no process samples any more ended"
+                );
                 self.outbox_bell.notify_one();
             }
             // Do not fail the sweep: nothing else depends on this.
             Err(error) => {
-                tracing::warn!(error = %with_sources(&error), "what nobody looks at any more could not be given up")
+                tracing::warn!(error = %with_sources(&error), "incidents of brokers and queues without samples could not be ended")
             }
         }
     }
 
-    /// Ends the runs whose message is lost while later ones of their entry ran: every five seconds.
+    /// Every five seconds, ends runs whose message was lost: runs of the same entry that were published later have
+    /// begun.
     pub(super) async fn look_for_unbegun(&self, now: DateTime<Utc>) {
         let before = self.unbegun_at.load(Ordering::Relaxed);
         if (now.timestamp_micros() - before).abs() < UNBEGUN_MICROS {
@@ -61,12 +65,12 @@ impl Evaluator {
             }
             // Do not fail the sweep: nothing else depends on this.
             Err(error) => {
-                tracing::warn!(error = %with_sources(&error), "runs that nobody has taken could not be looked at")
+                tracing::warn!(error = %with_sources(&error), "runs that no worker received could not be checked")
             }
         }
     }
 
-    /// Checks each second which lost hosts are back.
+    /// Checks every second which lost hosts are back.
     pub(super) async fn look_at_hosts(&self, now: DateTime<Utc>) {
         let before = self.hosts_at.load(Ordering::Relaxed);
         if (now.timestamp_micros() - before).abs() < HOSTS_MICROS {
@@ -86,7 +90,7 @@ impl Evaluator {
             }
             // Do not fail the sweep: nothing else depends on this.
             Err(error) => {
-                tracing::warn!(error = %with_sources(&error), "lost hosts could not be looked at")
+                tracing::warn!(error = %with_sources(&error), "lost hosts could not be checked")
             }
         }
     }

@@ -9,7 +9,7 @@ use super::{BATCH, Batched, Evaluator, Swept};
 use crate::alert::outbox::{self, Telling};
 
 impl Evaluator {
-    /// Sends reminders of open incidents, one batch.
+    /// Sends one batch of reminders of open incidents.
     pub(super) async fn remind(&self, now: DateTime<Utc>) -> StoreResult<Batched> {
         let mut swept = Swept::default();
         let mut tx = self.store.begin().await?;
@@ -19,13 +19,13 @@ impl Evaluator {
             match row {
                 Ok(incident) => incidents.push(incident),
                 Err(unreadable) => {
-                    tracing::error!(incident.id = %unreadable.id, error = %with_sources(&unreadable.error), "an incident cannot be told again; set aside until its next reminder");
+                    tracing::error!(incident.id = %unreadable.id, error = %with_sources(&unreadable.error), "an incident cannot be read; put aside until its next reminder");
                     self.selfwatch.put_aside();
                 }
             }
         }
         let spells = self.spells(&mut tx, now).await?;
-        // An incident without a next time belongs to a project that has switched its reminders off meanwhile.
+        // An incident without a next reminder belongs to a project that has switched its reminders off meanwhile.
         let tellings: Vec<Telling<'_>> = incidents
             .iter()
             .filter(|(incident, due_at)| incident.remind_at.is_some() && is_reminder_told(*due_at, &spells))

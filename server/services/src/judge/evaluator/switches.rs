@@ -1,6 +1,7 @@
-//! The one sweep of overdue switches: Beats and workers, which report by themselves.
+//! The sweep of overdue switches: Beats and workers, which report by themselves.
 //!
-//! What both share is here: claim, judge, find lost hosts, write, and record what happened. What differs is a [`Kind`].
+//! The sweep has the same steps for both kinds: claim, judge, find lost hosts, write, and record the changes. A
+//! [`Kind`] holds what differs.
 
 use std::future::Future;
 
@@ -21,22 +22,22 @@ use crate::incident::changed::{Changed, News, What};
 
 /// A kind of switch.
 pub(super) trait Kind: Sized + Send + Sync {
-    /// What it is.
+    /// The kind of subject.
     const SUBJECT: SubjectKind;
-    /// What the verdicts of a batch learn beside the verdicts.
+    /// Facts that judging a batch finds and later steps need.
     type Learned: Default + Send + Sync;
 
-    /// Its id, whose it is, and its state.
+    /// Returns the id, the project and the state of the switch.
     fn parts(&mut self) -> (Uuid, ProjectId, &mut Switch);
 
-    /// Claims overdue ones that nobody else holds.
+    /// Claims overdue switches, and skips those that another transaction has locked.
     fn claim(
         tx: &mut Tx,
         now: DateTime<Utc>,
         limit: i64,
     ) -> impl Future<Output = StoreResult<Vec<Result<Self, Unreadable>>>> + Send;
 
-    /// Puts one that cannot be read aside.
+    /// Puts a switch that cannot be read aside until `until`.
     fn set_aside(
         tx: &mut Tx,
         project: ProjectId,
@@ -44,7 +45,7 @@ pub(super) trait Kind: Sized + Send + Sync {
         until: DateTime<Utc>,
     ) -> impl Future<Output = StoreResult<()>> + Send;
 
-    /// Judges one.
+    /// Judges the switch. Returns its change of status, if there is one.
     fn judge(
         &mut self,
         tx: &mut Tx,
@@ -61,7 +62,7 @@ pub(super) trait Kind: Sized + Send + Sync {
         spells: &[BlindSpell],
     ) -> impl Future<Output = StoreResult<()>> + Send;
 
-    /// Does what the verdicts mean for monitors. `over` are those that are not down any more.
+    /// Applies the verdicts to monitors and runs. `over`: the switches that are not down any more.
     fn settle(
         tx: &mut Tx,
         judged: &[(Self, Option<Transition>)],
@@ -70,12 +71,12 @@ pub(super) trait Kind: Sized + Send + Sync {
         now: DateTime<Utc>,
     ) -> impl Future<Output = StoreResult<()>> + Send;
 
-    /// How its change is told.
+    /// Describes the change of the switch for its incident.
     fn changed<'a>(&'a self, transition: &Transition, learned: &'a Self::Learned) -> Changed<'a>;
 }
 
 impl Evaluator {
-    /// One batch of switches of a kind.
+    /// Judges one batch of switches of a kind.
     pub(super) async fn sweep_switches<K: Kind>(&self, now: DateTime<Utc>) -> StoreResult<Batched> {
         let mut swept = Swept::default();
         let mut tx = self.store.begin().await?;
@@ -87,7 +88,7 @@ impl Evaluator {
                 Err(unreadable) => {
                     tracing::error!(
                         kind = K::SUBJECT.as_str(), id = %unreadable.id, error = %with_sources(&unreadable.error),
-                        "a subject cannot be judged; set aside"
+                        "a subject cannot be read; put aside"
                     );
                     self.selfwatch.put_aside();
                     K::set_aside(&mut tx, unreadable.project_id, unreadable.id, now + ASIDE).await?;

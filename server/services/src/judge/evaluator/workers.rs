@@ -1,4 +1,4 @@
-//! Workers, as the sweep of switches judges them.
+//! Workers as a kind of switch: how the sweep claims, judges and writes them.
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::celery::switch::Switch;
@@ -17,7 +17,7 @@ use super::switches::Kind;
 use crate::celery::worker::orphan::{self, Colleagues, Owners};
 use crate::incident::changed::Changed;
 
-/// What the verdicts on workers learn of their runs.
+/// Facts about the runs and colleagues of the judged workers.
 #[derive(Default)]
 pub(super) struct Learned {
     owners: Owners,

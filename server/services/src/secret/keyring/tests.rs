@@ -73,7 +73,7 @@ fn what_is_no_key_is_refused_and_never_repeated() {
         texts[1]
     );
     assert!(texts[2].contains("key 2 has 13 bytes"), "{}", texts[2]);
-    assert!(texts[3].contains("there is no key in it"), "{}", texts[3]);
+    assert!(texts[3].contains("this file has no key"), "{}", texts[3]);
     assert!(
         texts[4].contains("mode 0644") && texts[4].contains(&format!("chmod 600 {}", path.display())),
         "{}",

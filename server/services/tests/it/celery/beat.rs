@@ -289,7 +289,10 @@ async fn a_missed_run_says_how_far_it_got(pool: PgPool) {
     };
     let first = evidence().await;
     assert!(first.contains("It was sent to queue reports."), "{first}");
-    assert!(first.contains("No worker has taken it"), "{first}");
+    assert!(
+        first.contains("No worker has reported that it received it"),
+        "{first}"
+    );
 
     // What comes later of the same run is added; an older run does not take its place.
     let taken = stage("run_received", json!({"worker": "celery@w1"}));

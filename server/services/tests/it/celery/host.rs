@@ -296,7 +296,7 @@ async fn a_host_that_works_and_does_not_reach_us_is_told_after_a_quarter_of_an_h
         .await
         .unwrap();
     assert!(
-        evidence.to_string().contains("does not reach this server"),
+        evidence.to_string().contains("cannot reach this server"),
         "{evidence}"
     );
     world.goes_on(60, &healthy()).await;

@@ -243,7 +243,7 @@ fn what_can_never_be_posted_to_is_known_without_a_lookup() {
     }
 }
 
-/// A receiver without TLS, one that closes, and one that nobody listens at: each has its own label.
+/// A receiver without TLS, one that closes the connection, and a port without a listener: each has its own reason.
 #[tokio::test]
 async fn the_label_says_where_an_attempt_broke_off() {
     let outbound = Outbound::new(&OutboundSettings {

@@ -1,4 +1,4 @@
-//! What the answers of HTTP receivers mean for a delivery. Each kind says which statuses are permanent there.
+//! Turns answers of HTTP receivers into outcomes. Each kind names the statuses that are permanent.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::alert::delivery::{Outcome, Reason};
@@ -7,10 +7,10 @@ use serde_json::Value;
 use super::Outgoing;
 use crate::alert::delivery::outbound::{Answer, OutboundError};
 
-/// Of the other side's answer, this much is shown to people.
+/// Number of characters of the receiver's answer that people see.
 const EXCERPT_CHARS: usize = 200;
 
-/// Reads an answer. A success is handed back: its body may say more.
+/// Judges an answer. Returns a success to the caller, whose kind may also judge its body.
 ///
 /// # Errors
 /// The outcome of an attempt that did not succeed. A status in `permanent` switches the channel off: no later attempt can succeed.
@@ -31,7 +31,7 @@ pub(super) fn judge(
     };
     if permanent.contains(&answer.status) {
         let detail = detail(match answer.status {
-            410 => "answered 410 Gone: nobody listens there any more".to_owned(),
+            410 => "answered 410 Gone: the receiver does not exist any more".to_owned(),
             status => format!("answered {status}"),
         });
         return Err(Outcome::Failed { reason, code, detail });
@@ -80,14 +80,14 @@ pub(super) fn sent(answer: &Answer, handle: Option<Value>) -> Outcome {
     }
 }
 
-/// The outcome where settings of another kind arrived.
+/// The outcome if the channel has settings of another kind.
 pub(super) fn misfit(kind: &str) -> Outcome {
     unusable(&format!(
         "the channel's settings are not those of the kind {kind}"
     ))
 }
 
-/// The outcome where nothing can be sent with the channel as it is.
+/// The outcome if nothing can be sent with the channel's present settings.
 pub(super) fn unusable(detail: &str) -> Outcome {
     Outcome::Failed {
         reason: Reason::Setup,
@@ -96,11 +96,11 @@ pub(super) fn unusable(detail: &str) -> Outcome {
     }
 }
 
-/// `Retry-After`: seconds, or a date of HTTP (RFC 9110, 10.2.3).
+/// Reads `Retry-After`: seconds, or an HTTP date (RFC 9110, 10.2.3).
 pub(super) fn retry_after(value: &str, now: DateTime<Utc>) -> Option<TimeDelta> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
-        // More digits than a number holds mean "long": the domain cuts it.
+        // A number with too many digits means a long wait, which the domain limits.
         return TimeDelta::try_seconds(value.parse().unwrap_or(i64::from(u32::MAX)));
     }
     let at = DateTime::parse_from_rfc2822(value).ok()?;

@@ -38,12 +38,12 @@ fn color(tone: Tone) -> u32 {
     }
 }
 
-/// The same colour as `#rrggbb`.
+/// The colour of a message, as `#rrggbb`.
 fn hex_color(tone: Tone) -> String {
     format!("#{:06x}", color(tone))
 }
 
-/// The JSON of an answer, whatever its status. Null: there is no answer, or no JSON in it.
+/// Returns the JSON of an answer of any status. Null: there is no answer, or its body is no JSON.
 fn said(answer: &Result<Answer, OutboundError>) -> Value {
     answer
         .as_ref()
@@ -52,12 +52,12 @@ fn said(answer: &Result<Answer, OutboundError>) -> Value {
         .unwrap_or_default()
 }
 
-/// The status of an answer, if there is one.
+/// Returns the status of an answer, if an answer came.
 fn status_of(answer: &Result<Answer, OutboundError>) -> Option<u16> {
     answer.as_ref().ok().map(|answer| answer.status)
 }
 
-/// The outcome where the service's own error says that no later attempt can succeed: the channel is switched off.
+/// The outcome if the service's own error means that no later attempt can succeed. It switches the channel off.
 fn dead(answer: &Result<Answer, OutboundError>, outgoing: &Outgoing, error: &str) -> Outcome {
     let status = status_of(answer);
     Outcome::Failed {
@@ -71,7 +71,7 @@ fn dead(answer: &Result<Answer, OutboundError>, outgoing: &Outgoing, error: &str
     }
 }
 
-/// The outcome where the status is a success and the body is not: the service refused the message, or a proxy answered.
+/// The outcome if the status is a success but the body is not: the service refused the message, or a proxy answered.
 fn odd(answer: &Answer, outgoing: &Outgoing) -> Outcome {
     Outcome::Retry {
         reason: Reason::ClientError,
@@ -85,7 +85,7 @@ fn odd(answer: &Answer, outgoing: &Outgoing) -> Outcome {
     }
 }
 
-/// The outcome with the wait that the answer's body asks for in milliseconds. None: it asks for none.
+/// Puts the wait that the answer's body asks for, in milliseconds, into the outcome. None: the body asks for no wait.
 fn waiting(mut outcome: Outcome, asked: Option<i64>) -> Outcome {
     if let Outcome::Retry { retry_after, .. } = &mut outcome {
         let asked = asked.filter(|asked| *asked >= 0);
@@ -94,14 +94,16 @@ fn waiting(mut outcome: Outcome, asked: Option<i64>) -> Outcome {
     outcome
 }
 
-/// An address below a base address of the settings. Each part is encoded, so none can leave its place.
+/// Returns an address below a base address of the settings. Each part is encoded, so none can change the rest of the
+/// path.
 fn below(base: &str, parts: &[&str]) -> Option<Url> {
     let mut url = Url::parse(base).ok()?;
     url.path_segments_mut().ok()?.pop_if_empty().extend(parts);
     Some(url)
 }
 
-/// Checks that an address of the settings is the beginning of other addresses: nothing follows its path.
+/// Checks that an address of the settings can be the base of other addresses: it has no credentials, query or
+/// fragment.
 fn check_base(field: &str, url: &str) -> Result<(), FieldError> {
     let is_base = Url::parse(url).is_ok_and(|url| {
         url.query().is_none()
@@ -118,7 +120,7 @@ fn check_base(field: &str, url: &str) -> Result<(), FieldError> {
     ))
 }
 
-/// Every fault of the settings, or none.
+/// Returns all faults that the checks found.
 fn all(checks: impl IntoIterator<Item = Result<(), FieldError>>) -> Result<(), Vec<FieldError>> {
     let faults: Vec<FieldError> = checks.into_iter().filter_map(Result::err).collect();
     if faults.is_empty() { Ok(()) } else { Err(faults) }

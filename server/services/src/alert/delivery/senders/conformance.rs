@@ -1,5 +1,5 @@
-//! What the conformance tests of the kinds have in common: a client for local receivers, attempts, and the failures that every HTTP
-//! receiver can show.
+//! Common code of the kinds' conformance tests: a client for local receivers, attempts, and the failures that every
+//! HTTP receiver can show.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::alert::channel::Settings;
@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::{Outgoing, Sender};
 use crate::alert::delivery::outbound::{Outbound, OutboundSettings};
 
-/// A client that reaches local receivers.
+/// Makes a client that may connect to local receivers.
 pub(super) fn outbound() -> Outbound {
     Outbound::new(&OutboundSettings {
         ports: Vec::new(),
@@ -24,7 +24,7 @@ pub(super) fn outbound() -> Outbound {
     .unwrap()
 }
 
-/// One attempt of a channel with these settings.
+/// Makes an attempt for a channel with these settings.
 pub(super) fn outgoing(kind: &str, settings: &Value, message: Message) -> Outgoing {
     Outgoing {
         id: DeliveryId("0198c0de-0000-7000-8000-000000000001".parse().unwrap()),
@@ -36,18 +36,18 @@ pub(super) fn outgoing(kind: &str, settings: &Value, message: Message) -> Outgoi
     }
 }
 
-/// The body of the last request as JSON.
+/// Returns the body of the last request as JSON.
 pub(super) fn last_json(receiver: &Receiver) -> Value {
     serde_json::from_slice(&last(receiver).body).unwrap()
 }
 
-/// The last request.
+/// Returns the last request.
 pub(super) fn last(receiver: &Receiver) -> Request {
     receiver.requests().pop().unwrap()
 }
 
-/// Plays the failures that any HTTP receiver can show, each as the first answer to an attempt. `permanent`: the statuses with which this
-/// kind switches a channel off.
+/// Simulates the failures that any HTTP receiver can show, each as the first answer to an attempt. `permanent`: the
+/// statuses for which this kind switches a channel off.
 pub(super) async fn failures(
     receiver: &Receiver,
     sender: &dyn Sender,

@@ -23,9 +23,9 @@ use super::answer::{misfit, unusable};
 use super::{Kind, Outgoing, Parts, Sender, SetupError, printable, read};
 
 const NAME: &str = "email";
-/// For one mail, from the connection to the server's last word.
+/// Timeout of one mail, from the connection to the server's last reply.
 const TOTAL: Duration = Duration::from_secs(10);
-/// Of what the server says, this much is shown to people.
+/// Number of characters of the server's reply that people see.
 const EXCERPT_CHARS: usize = 200;
 
 /// The operator's SMTP server.
@@ -33,11 +33,11 @@ const EXCERPT_CHARS: usize = 200;
 pub struct SmtpSettings {
     /// `smtp://host:25`, `smtp://user:password@host:587?tls=required` (STARTTLS), `smtps://user:password@host:465`.
     pub url: String,
-    /// From whom mails come, such as `Deadbeat <deadbeat@example.org>`.
+    /// The sender's address, such as `Deadbeat <deadbeat@example.org>`.
     pub from: String,
 }
 
-/// The URL holds a password.
+/// Hides the URL, which holds a password.
 impl fmt::Debug for SmtpSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SmtpSettings")
@@ -47,11 +47,11 @@ impl fmt::Debug for SmtpSettings {
     }
 }
 
-/// Where a mail goes.
+/// Settings of a mail channel.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EmailSettings {
-    /// One address.
+    /// The one address to which mails go.
     pub to: String,
 }
 
@@ -61,13 +61,13 @@ impl From<EmailSettings> for Settings {
     }
 }
 
-/// The address of a mail channel. None: the channel is of another kind.
+/// Returns the address of a mail channel. None: the channel is of another kind.
 pub(crate) fn address(settings: &Settings) -> Option<String> {
     let EmailSettings { to } = settings.read().ok()?;
     (settings.kind() == NAME).then_some(to)
 }
 
-/// The kind.
+/// The kind `email`.
 pub struct Emails;
 
 impl Kind for Emails {
@@ -119,7 +119,7 @@ impl Kind for Emails {
 
 /// Sends mails.
 pub struct Email {
-    /// None: the operator has not set a server up.
+    /// None: the operator has configured no server.
     smtp: Option<Smtp>,
 }
 
@@ -129,10 +129,11 @@ struct Smtp {
 }
 
 impl Email {
-    /// Through this server; without one, mails wait in the outbox until there is one.
+    /// Makes a sender that uses this server. Without a server, mails wait in the outbox until the operator configures
+    /// one.
     ///
     /// # Errors
-    /// When a setting cannot be read.
+    /// If a setting cannot be read.
     pub fn new(settings: Option<&SmtpSettings>) -> Result<Self, SetupError> {
         let smtp = settings
             .map(|settings| {
@@ -154,7 +155,7 @@ impl Email {
         let Some(address) = address(&outgoing.settings) else {
             return misfit(NAME);
         };
-        // The channel is not at fault, so it is not switched off: the alert waits for the operator, within its day.
+        // This is not the channel's fault, so do not switch it off. The alert waits up to a day for the operator.
         let Some(smtp) = &self.smtp else {
             return retry(
                 Reason::Setup,
@@ -206,7 +207,7 @@ impl Sender for Email {
         Err(FieldError::new(
             "/settings/to",
             format!(
-                "is {:?}, which no mail server takes; an address at a host name is allowed, such as ops@example.org",
+                "is {:?}, which no mail server accepts; an address at a host name is allowed, such as ops@example.org",
                 clip(&to)
             ),
         ))
@@ -217,8 +218,8 @@ impl Sender for Email {
     }
 }
 
-/// The mail as it goes out. Attempts of one delivery share the Message-ID, so that a mailbox shows a repetition once, and all
-/// mails of an incident refer to it, so that a reader shows them as one thread.
+/// Composes the mail. All attempts of a delivery have the same Message-ID, so that a mailbox shows a repetition once.
+/// All mails of an incident refer to the same id, so that mail readers show them as one thread.
 fn compose(outgoing: &Outgoing, from: Mailbox, to: Address) -> Result<Message, lettre::error::Error> {
     let rendered = mail::render(&outgoing.message);
     let domain = from.email.domain().to_owned();
@@ -228,7 +229,7 @@ fn compose(outgoing: &Outgoing, from: Mailbox, to: Address) -> Result<Message, l
         .from(from)
         .to(Mailbox::new(None, to))
         .subject(rendered.subject)
-        // No answering machine replies to an alert (RFC 3834).
+        // Keeps automatic responders from replying to an alert (RFC 3834).
         .raw_header(HeaderValue::new(
             HeaderName::new_from_ascii_str("Auto-Submitted"),
             "auto-generated".to_owned(),
@@ -239,8 +240,8 @@ fn compose(outgoing: &Outgoing, from: Mailbox, to: Address) -> Result<Message, l
     mail.multipart(MultiPart::alternative_plain_html(rendered.text, rendered.html))
 }
 
-/// What a refusal means. Only a mailbox that does not exist is permanent; all else may be the server's or the operator's trouble,
-/// for which nobody's channel is switched off.
+/// Turns a refusal into an outcome. Only a missing mailbox is permanent. Any other refusal may be a fault of the
+/// server or the operator, so it does not switch the channel off.
 fn judge(unanswered: Reason, code: Option<u16>, text: &str) -> Outcome {
     let detail = format!("the SMTP server refused it: {}", printable(text, EXCERPT_CHARS));
     let reason = |code| match code {
@@ -270,7 +271,7 @@ fn judge(unanswered: Reason, code: Option<u16>, text: &str) -> Outcome {
     }
 }
 
-/// The label of an attempt to which the SMTP server gave no answer.
+/// Returns the reason of an attempt to which the SMTP server gave no answer.
 fn without_answer(error: &lettre::transport::smtp::Error) -> Reason {
     if error.is_tls() {
         Reason::Tls
@@ -281,8 +282,8 @@ fn without_answer(error: &lettre::transport::smtp::Error) -> Reason {
     }
 }
 
-/// Whether a 550, 551 or 553 is about the recipient's mailbox. Servers also say 550 to a sender or a policy that they do not like
-/// (5.7.1, relaying denied); those that send an enhanced code (RFC 3463) tell the two apart.
+/// True if a 550, 551 or 553 is about the recipient's mailbox. Servers also answer 550 if they refuse a sender or a
+/// policy (5.7.1, relaying denied). An enhanced code (RFC 3463) distinguishes these cases.
 fn is_about_mailbox(text: &str) -> bool {
     let enhanced = text
         .split(|c: char| !c.is_ascii_digit() && c != '.')

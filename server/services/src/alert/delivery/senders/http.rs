@@ -1,4 +1,4 @@
-//! What the kinds that speak HTTP have in common: addresses in settings, and requests with JSON.
+//! Common code of the kinds that use HTTP: addresses in settings, and requests with JSON.
 
 use deadbeat_domain::alert::channel::Settings;
 use deadbeat_domain::limits;
@@ -14,7 +14,7 @@ use crate::alert::delivery::outbound::{Answer, Call, Outbound, OutboundError};
 /// Checks an address of the settings. It may be a secret, so the fault does not repeat it.
 ///
 /// # Errors
-/// It is no address that a request can go to.
+/// If no request can go to the address.
 pub(super) fn check_url(field: &str, url: &str) -> Result<(), FieldError> {
     let has_scheme = url.starts_with("http://") || url.starts_with("https://");
     let is_plain = !url.chars().any(|c| c.is_whitespace() || c.is_control());
@@ -27,7 +27,7 @@ pub(super) fn check_url(field: &str, url: &str) -> Result<(), FieldError> {
     ))
 }
 
-/// Checks an address that a person enters now: it also holds no invisible characters.
+/// Checks an address that a person enters now. It must also hold no invisible characters.
 ///
 /// # Errors
 /// See [`check_url`].
@@ -41,7 +41,7 @@ pub(super) fn check_new_url(field: &str, url: &str) -> Result<(), FieldError> {
 /// Checks a token, key or name of the settings. It may be a secret, so the fault does not repeat it.
 ///
 /// # Errors
-/// It is empty, longer than `most` bytes, or holds other characters than visible ASCII.
+/// If it is empty, longer than `most` bytes, or holds other characters than visible ASCII.
 pub(super) fn check_token(field: &str, token: &str, most: usize) -> Result<(), FieldError> {
     if (1..=most).contains(&token.len()) && token.bytes().all(|b| b.is_ascii_graphic()) {
         return Ok(());
@@ -52,7 +52,7 @@ pub(super) fn check_token(field: &str, token: &str, most: usize) -> Result<(), F
     ))
 }
 
-/// The host of an address in the settings as the address spells it.
+/// Returns the host of an address in the settings, as the address spells it.
 pub(super) fn host_of(settings: &Settings, field: &str) -> Option<String> {
     let url = settings.get(field)?.as_str()?;
     Url::parse(url).ok()?.host_str().map(str::to_owned)
@@ -72,7 +72,7 @@ pub(super) fn check_reach(outbound: &Outbound, settings: &Settings, field: &str)
         .map_err(|error| FieldError::new(format!("/settings/{field}"), error.to_string()))
 }
 
-/// A request with a JSON body. Its answer's body is read also when it is a success: see [`Call::reads_success`].
+/// Sends a request with a JSON body. Reads the answer's body even for a success: see [`Call::reads_success`].
 ///
 /// # Errors
 /// See [`Outbound::send`].

@@ -1,36 +1,38 @@
-//! A story as one text, in the markup of a service and within its limit.
+//! Renders a story as one text, in the markup of a service and within its length limit.
 //!
-//! Names and facts come from outside, so a [`Markup`] escapes each of them: no text of a project can mention people, add links, or end a
-//! block of code. The text is cut between lines and words, and never inside markup. What matters most stays longest: the headline, the
-//! links, what to do, since when, the evidence, the members.
+//! Names and facts come from outside, so a [`Markup`] escapes each of them: no text of a project can mention people,
+//! add links, or end a block of code. The text is cut between lines and words, and never inside markup. If the text
+//! is too long, the least important parts are cut first. The order of importance is: headline, links, repair, facts,
+//! evidence, members.
 
 use crate::alert::delivery::story::Story;
 
-/// Stands for what was left out.
+/// Marks a place where text was cut.
 const MORE: &str = "…";
 
-/// How a service writes text.
+/// The markup of a service.
 pub(super) trait Markup: Sync {
-    /// A text from outside as plain text of the service: no mention, no link, no emphasis comes of it.
+    /// Escapes a text from outside, so that the service makes no mention, link or emphasis of it.
     fn escape(&self, text: &str) -> String;
     /// Emphasises an escaped text.
     fn bold(&self, escaped: &str) -> String;
-    /// A command as a block or span of code, ready to copy. None: the service cannot show this command unchanged.
+    /// Formats a command as a block or span of code, ready to copy. None: the service cannot show this command
+    /// unchanged.
     fn code(&self, command: &str) -> Option<String>;
-    /// A link. The address begins with http:// or https:// and is one printable line.
+    /// Formats a link. The address begins with http:// or https:// and is one printable line.
     fn link(&self, label: &str, url: &str) -> String;
-    /// The length of a rendered text as the service counts it.
+    /// Returns the length of a rendered text as the service counts it.
     fn length(&self, text: &str) -> usize {
         text.chars().count()
     }
 }
 
-/// Which parts of a story a text has. A service with a field of its own for the title leaves the headline out.
+/// The parts of a story that a text has. A service with a separate field for the title leaves the headline out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Content {
-    /// All.
+    /// All parts.
     All,
-    /// All but the headline: the summary comes first.
+    /// All parts but the headline: the summary comes first.
     WithoutHeadline,
 }
 
@@ -42,7 +44,7 @@ struct Section {
     lines: Vec<String>,
 }
 
-/// Renders a story in at most `limit` as the markup counts, and never empty.
+/// Renders a story within `limit`, as the markup counts lengths. The text is never empty.
 pub(super) fn render(story: &Story, markup: &dyn Markup, content: Content, limit: usize) -> String {
     let first = first_line(story, markup, content, limit);
     let mut rest = limit.saturating_sub(markup.length(&first));
@@ -61,7 +63,7 @@ pub(super) fn render(story: &Story, markup: &dyn Markup, content: Content, limit
         .fold(first, |text, section| text + &section)
 }
 
-/// What stopped, and why: the one line that every reader sees.
+/// Renders the headline and the summary, which every reader sees.
 fn first_line(story: &Story, markup: &dyn Markup, content: Content, limit: usize) -> String {
     let write = |headline: &str, summary: &str| match (content, headline, summary) {
         (Content::All, headline, "") => markup.bold(&markup.escape(headline)),
@@ -83,7 +85,7 @@ fn first_line(story: &Story, markup: &dyn Markup, content: Content, limit: usize
     if markup.length(&whole) <= limit {
         return whole;
     }
-    // Escapes lengthen a text, so the cut is looked for from the long end.
+    // Escapes lengthen a text, so try shorter and shorter texts until one fits.
     for most in (1..=summary.chars().count()).rev().chain([0]) {
         let text = write(headline, &cut(summary, most));
         if markup.length(&text) <= limit {
@@ -167,7 +169,7 @@ fn sections(story: &Story, markup: &dyn Markup) -> Vec<Section> {
     ]
 }
 
-/// As much of a section as fits, after an empty line. None: not one line does.
+/// Returns as many lines of a section as fit, after an empty line. None: not even one line fits.
 fn fit(section: &Section, markup: &dyn Markup, limit: usize) -> Option<String> {
     let mut text = match &section.heading {
         Some(heading) => format!("\n\n{heading}"),
@@ -195,7 +197,7 @@ fn fit(section: &Section, markup: &dyn Markup, limit: usize) -> Option<String> {
     (count > 0).then_some(text)
 }
 
-/// A text of at most `most` characters, cut between words where there are any.
+/// Returns a text of at most `most` characters, cut between words if possible.
 pub(super) fn cut(text: &str, most: usize) -> String {
     if text.chars().count() <= most {
         return text.to_owned();

@@ -1,7 +1,8 @@
-//! Kinds of channels, and the code that speaks them.
+//! Kinds of channels, and the code that sends to them.
 //!
-//! A kind is one file here, in the folder of its group: its settings with their checks, the rendering of messages, the sending, and the tests. Beside the file it needs
-//! one line in [`KINDS`], its schemas in openapi.yaml, and its page docs/channels/<kind>.md. A test of the contract holds all of that.
+//! A kind is one file in the folder of its group. The file has the kind's settings with their checks, the rendering
+//! of messages, the sending, and the tests. A new kind also needs one line in [`KINDS`], its schemas in openapi.yaml,
+//! and its page docs/channels/<kind>.md. A contract test checks all of these.
 
 mod answer;
 pub mod chat;
@@ -32,7 +33,7 @@ use super::outbound::{Outbound, OutboundSettings};
 use super::redact::Redactor;
 use email::SmtpSettings;
 
-/// Every kind there is.
+/// All kinds.
 #[rustfmt::skip] // one line a kind
 pub static KINDS: &[&dyn Kind] = &[
     &webhook::Webhooks,
@@ -55,24 +56,24 @@ pub static KINDS: &[&dyn Kind] = &[
     &pager::apprise::Apprise,
 ];
 
-/// The kind of that name. None: another version of the server may know it.
+/// Returns the kind of this name. None: only another version of the server may know it.
 #[must_use]
 pub fn kind(name: &str) -> Option<&'static dyn Kind> {
     KINDS.iter().copied().find(|kind| kind.name() == name)
 }
 
-/// A kind of channel: all that the rest of the server knows of it.
+/// A kind of channel: the interface to the rest of the server.
 pub trait Kind: Send + Sync {
-    /// Its name in SQL, JSON, openapi.yaml and docs/channels. It never changes.
+    /// Returns its name in SQL, JSON, openapi.yaml and docs/channels. The name never changes.
     fn name(&self) -> &'static str;
 
-    /// Checks settings. Rows are read with it, too: it goes on to take what it once took.
+    /// Checks settings. This also checks stored rows, so it must accept everything that an older version accepted.
     ///
     /// # Errors
     /// Every fault, each with a pointer into the request.
     fn check(&self, settings: &Settings) -> Result<(), Vec<FieldError>>;
 
-    /// Checks settings that a person enters now. Refuses also what older versions took.
+    /// Checks settings that a person enters now. It may refuse settings that older versions accepted.
     ///
     /// # Errors
     /// Every fault, each with a pointer into the request.
@@ -80,15 +81,15 @@ pub trait Kind: Send + Sync {
         self.check(settings)
     }
 
-    /// The fields of the settings that are secret: they are sealed in the database, masked in every answer, and removed from the details
-    /// of attempts.
+    /// Returns the secret fields of the settings. Deadbeat seals them in the database, masks them in every answer,
+    /// and removes them from the details of attempts.
     fn secrets(&self) -> &'static [&'static str];
 
-    /// Where attempts go: one host holds a limited number of the places. None: the settings do not say. Of a secret address
-    /// the settings may hold the mask, which has the same host.
+    /// Returns the host to which attempts go: one host may use a limited number of slots. None: the settings do not
+    /// name it. The settings may hold the mask of a secret address, which has the same host.
     fn host(&self, settings: &Settings) -> Option<String>;
 
-    /// Makes the secret with which a new channel signs what it sends. None: the kind does not sign.
+    /// Makes the secret with which a new channel signs its messages. None: the kind does not sign.
     fn signing_secret(&self) -> Option<String> {
         None
     }
@@ -96,16 +97,16 @@ pub trait Kind: Send + Sync {
     /// Makes the sender of this process.
     ///
     /// # Errors
-    /// A setting of the operator is wrong.
+    /// If a setting of the operator is wrong.
     fn sender(&self, parts: &Parts<'_>) -> Result<Arc<dyn Sender>, SetupError>;
 
-    /// The conformance test: sends every kind of message to a local receiver, checks each field by the published form, and plays the
-    /// failures. A file without one does not compile.
+    /// The conformance test. It sends every kind of message to a local receiver, checks each field against the
+    /// service's documentation, and simulates failures. A kind without this test does not compile.
     #[cfg(test)]
     fn conforms(&'static self) -> BoxFuture<'static, ()>;
 }
 
-/// What senders are made of.
+/// The parts that senders need.
 pub struct Parts<'a> {
     /// The client for addresses that people enter.
     pub outbound: &'a Outbound,
@@ -116,31 +117,33 @@ pub struct Parts<'a> {
 /// Reads settings as the type of their kind.
 ///
 /// # Errors
-/// What serde says, with a pointer to the settings.
+/// The error of serde, with a pointer to the settings.
 pub(crate) fn read<'a, T: Deserialize<'a>>(settings: &'a Settings) -> Result<T, Vec<FieldError>> {
     settings
         .read()
         .map_err(|error| vec![FieldError::new("/settings", error.to_string())])
 }
 
-/// What a sender gets: one attempt of one delivery.
+/// The input of a sender: one attempt of one delivery.
 pub struct Outgoing {
-    /// The same for every attempt: a receiver knows a repetition by it.
+    /// The delivery's id. It is the same for every attempt, so that a receiver can recognise a repetition.
     pub id: DeliveryId,
-    /// When this attempt began.
+    /// The start of this attempt.
     pub attempted_at: DateTime<Utc>,
-    /// What it says, as it was when it happened.
+    /// The message, as of the time of its event.
     pub message: Message,
-    /// Where it goes, opened.
+    /// The channel's settings with their secrets as plain text.
     pub settings: Settings,
-    /// Signs webhooks.
+    /// The secret that signs webhooks.
     pub signing_secret: Option<String>,
-    /// The incident's message in the channel, as an earlier attempt returned it in [`Outcome::Sent`]. None: there is none.
+    /// Identifies the incident's message in the channel, as an earlier attempt returned it in [`Outcome::Sent`].
+    /// None: no attempt returned one.
     pub handle: Option<Value>,
 }
 
 impl Outgoing {
-    /// A text of the other side as one line for people, without the channel's secrets: the other side knows them and may repeat them.
+    /// Returns a text of the receiver as one line for people. Removes the channel's secrets, because the receiver
+    /// knows them and may repeat them.
     #[must_use]
     pub(crate) fn excerpt(&self, text: &str, limit: usize) -> String {
         let redactor = Redactor::of(&self.settings, self.signing_secret.as_deref());
@@ -148,12 +151,12 @@ impl Outgoing {
     }
 }
 
-/// Speaks one kind of channel.
+/// Sends to one kind of channel.
 pub trait Sender: Send + Sync {
     /// See [`Kind::name`].
     fn kind(&self) -> &'static str;
 
-    /// Refuses settings with which no attempt can ever succeed, without asking anybody on the network.
+    /// Refuses settings with which no attempt can ever succeed. Makes no request on the network.
     ///
     /// # Errors
     /// The field, and what is allowed there.
@@ -161,7 +164,7 @@ pub trait Sender: Send + Sync {
         Ok(())
     }
 
-    /// Makes one attempt. Bounded in time, and never an error beside what [`Outcome`] can say; details are for people and hold no
+    /// Makes one attempt, within a timeout. Every failure is an [`Outcome`]. Its detail is for people and holds no
     /// secret.
     fn send(&self, outgoing: Outgoing) -> BoxFuture<'_, Outcome>;
 }
@@ -172,28 +175,28 @@ pub struct Senders {
     by_kind: Arc<HashMap<&'static str, Arc<dyn Sender>>>,
 }
 
-/// Why senders could not be made: a setting is wrong.
+/// A wrong setting for which senders could not be made.
 #[derive(Debug, Error)]
 pub enum SetupError {
-    /// The HTTP client.
+    /// The HTTP client refused its settings.
     #[error("the HTTP client cannot be set up: {0}")]
     Outbound(#[from] reqwest::Error),
-    /// Never with the URL itself, which may hold a password.
+    /// The URL of the mail server cannot be read. The error never repeats the URL, which may hold a password.
     #[error(
         "DEADBEAT_SMTP_URL cannot be read ({0}); it is of the form smtp://host:25, smtp://user:password@host:587?tls=required or \
          smtps://user:password@host:465"
     )]
     SmtpUrl(String),
-    /// The sender's address.
+    /// The sender's mail address cannot be read.
     #[error("DEADBEAT_SMTP_FROM is not a mail address such as \"Deadbeat <deadbeat@example.org>\": {0}")]
     SmtpFrom(String),
 }
 
 impl Senders {
-    /// Every kind there is.
+    /// Makes the senders of all kinds.
     ///
     /// # Errors
-    /// When a setting is wrong.
+    /// If a setting is wrong.
     pub fn standard(outbound: &OutboundSettings, smtp: Option<&SmtpSettings>) -> Result<Self, SetupError> {
         let parts = Parts {
             outbound: &Outbound::new(outbound)?,
@@ -203,7 +206,7 @@ impl Senders {
         Ok(Self::of(senders?))
     }
 
-    /// These only: tests bring their own.
+    /// Makes a set of only these senders, for tests.
     #[must_use]
     pub fn of(senders: impl IntoIterator<Item = Arc<dyn Sender>>) -> Self {
         Self {
@@ -216,7 +219,7 @@ impl Senders {
         }
     }
 
-    /// Refuses settings of a channel with which no attempt of this server can ever succeed.
+    /// Refuses a channel's settings with which no attempt of this server can ever succeed.
     ///
     /// # Errors
     /// The field, and what is allowed there.
@@ -225,14 +228,15 @@ impl Senders {
             .map_or(Ok(()), |sender| sender.check(settings))
     }
 
-    /// The sender of a kind.
+    /// Returns the sender of a kind.
     #[must_use]
     pub fn get(&self, kind: &str) -> Option<Arc<dyn Sender>> {
         self.by_kind.get(kind).cloned()
     }
 }
 
-/// A text from outside as one line for people: what cannot be printed becomes a space, and it ends after `limit` characters.
+/// Returns a text from outside as one line for people, of at most `limit` characters. Unprintable characters become
+/// spaces.
 #[must_use]
 pub(crate) fn printable(text: &str, limit: usize) -> String {
     let spaced: String = replaced(text, ' ')

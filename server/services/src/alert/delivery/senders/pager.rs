@@ -1,4 +1,4 @@
-//! Services that page people, or that keep alerts for those who do. One incident is one alert there.
+//! Services that page people, and services that keep alerts for such services. Each incident becomes one alert there.
 
 pub mod alertmanager;
 pub mod apprise;

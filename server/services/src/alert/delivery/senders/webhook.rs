@@ -24,10 +24,10 @@ use crate::alert::delivery::outbound::Outbound;
 const NAME: &str = "webhook";
 const PREFIX: &str = "whsec_";
 
-/// A new secret for a channel: 24 random bytes, as the convention writes them.
+/// Makes a new secret for a channel: 24 random bytes in the form of the convention.
 ///
 /// # Panics
-/// When the operating system has no randomness to give: nothing safe can be done then.
+/// If the operating system has no randomness: nothing safe can be done then.
 #[must_use]
 pub fn signing_secret() -> String {
     let mut bytes = [0_u8; 24];
@@ -37,7 +37,7 @@ pub fn signing_secret() -> String {
     format!("{PREFIX}{}", STANDARD.encode(bytes))
 }
 
-/// Where a webhook goes. The URL stays out of logs.
+/// Settings of a webhook. The URL stays out of logs.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WebhookSettings {
@@ -51,7 +51,7 @@ impl From<WebhookSettings> for Settings {
     }
 }
 
-/// The kind.
+/// The kind `webhook`.
 pub struct Webhooks;
 
 impl Kind for Webhooks {
@@ -74,7 +74,7 @@ impl Kind for Webhooks {
         &["url"]
     }
 
-    /// The URL's host as the URL spells it.
+    /// Returns the URL's host, as the URL spells it.
     fn host(&self, settings: &Settings) -> Option<String> {
         host_of(settings, "url")
     }
@@ -99,7 +99,7 @@ pub struct Webhook {
 }
 
 impl Webhook {
-    /// Through this client.
+    /// Makes a sender that uses this client.
     #[must_use]
     pub fn new(outbound: Outbound) -> Self {
         Self { outbound }
@@ -130,8 +130,8 @@ impl Webhook {
             headers.insert(HeaderName::from_static(name), value);
         }
         let answer = self.outbound.post(&url, headers, body).await;
-        // Only 410 Gone is permanent, as the convention has it: a 404 or a 401 is as often a deployment that is under way, and the day of
-        // attempts gives its owner the time to see it.
+        // Only 410 Gone is permanent, as in the convention. A 404 or a 401 is often a deployment that is under way,
+        // and the day of attempts gives its owner time to repair it.
         match judge(answer, &outgoing, &[410]) {
             Ok(answer) => sent(&answer, None),
             Err(outcome) => outcome,
@@ -153,7 +153,8 @@ impl Sender for Webhook {
     }
 }
 
-/// `v1,` and the HMAC-SHA256 of `id.timestamp.body` under the decoded secret; None: the secret cannot be decoded.
+/// Returns `v1,` and the HMAC-SHA256 of `id.timestamp.body` under the decoded secret. None: the secret cannot be
+/// decoded.
 fn signature(secret: &str, id: &str, timestamp: i64, body: &[u8]) -> Option<String> {
     let key = STANDARD
         .decode(secret.strip_prefix(PREFIX)?)
@@ -179,7 +180,8 @@ mod tests {
 
     const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-    /// The form is the one of openapi.yaml; that the two agree is a test of the contract (server/app/tests/it/contract/webhooks.rs).
+    /// The form is that of openapi.yaml. A contract test checks that they agree
+    /// (server/app/tests/it/contract/webhooks.rs).
     pub(super) async fn conforms() {
         let receiver = Receiver::start().await;
         let outbound = Outbound::new(&OutboundSettings {

@@ -1,4 +1,4 @@
-//! Facts with times about the parts that a monitor depends on.
+//! Facts with times about the components that a monitor depends on.
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::incident::Fact;
@@ -10,29 +10,25 @@ use serde_json::Value;
 use crate::incident::changed::Background;
 use crate::incident::explain::{fact, load, then};
 
-/// The fact that reports were lost since then.
+/// Returns the fact that reports were lost since then. None: no loss was reported.
 pub(super) fn lost_reports(background: &Background<'_>, since: DateTime<Utc>) -> Option<Fact> {
     let (at, count) = background.beat?.lost_events.filter(|(at, _)| *at >= since)?;
     Some(then(
         at,
         format!(
-            "A process of its application said that it had to drop {count} reports: what it did not report may have happened."
+            "A process of its application reported that it dropped {count} reports, so events may have happened that nobody reported."
         ),
     ))
 }
 
-/// The state of queue, workers and broker, as far as it matters for the cause.
+/// Returns the facts about queue, workers and broker that matter for the cause.
 pub(super) fn surroundings(background: &Background<'_>, cause: Cause, from: DateTime<Utc>) -> Vec<Fact> {
     let mut facts = Vec::new();
     if let Some(beat) = background.beat {
         match cause {
             Cause::BeatStalled | Cause::Unknown => {
                 facts.extend(beat.sent_at.map(|at| then(at, "Beat last sent any task.")));
-                facts.extend(
-                    beat.state
-                        .last_seen_at
-                        .map(|at| then(at, "Beat was last heard from.")),
-                );
+                facts.extend(beat.state.last_seen_at.map(|at| then(at, "Beat last reported.")));
             }
             _ => {}
         }
@@ -57,9 +53,9 @@ pub(super) fn surroundings(background: &Background<'_>, cause: Cause, from: Date
             .and_then(|broker| broker.sample.as_ref()?.get("maxmemory_policy")?.as_str())
     {
         facts.push(fact(if policy == "noeviction" {
-            "The broker's maxmemory-policy is noeviction: it was not evicted; it may have been flushed or purged.".to_owned()
+            "The broker's maxmemory-policy is noeviction: the message was not evicted, but may have been flushed or purged.".to_owned()
         } else {
-            format!("The broker's maxmemory-policy is {policy}: it throws messages away when its memory is full.")
+            format!("The broker's maxmemory-policy is {policy}: the broker discards messages when its memory is full.")
         }));
     }
     if cause == Cause::RateLimited {
@@ -87,7 +83,7 @@ pub(super) fn surroundings(background: &Background<'_>, cause: Cause, from: Date
     facts
 }
 
-/// The rate limits that hold messages back in workers.
+/// Returns the facts about rate limits that hold messages back in workers.
 fn rate_limits(background: &Background<'_>) -> Vec<Fact> {
     let mut facts = Vec::new();
     for worker in background
@@ -114,13 +110,13 @@ fn rate_limits(background: &Background<'_>) -> Vec<Fact> {
     facts
 }
 
-/// How far the run of the missed slot got.
+/// Returns the facts about the last stage of the missed slot's run.
 pub(super) fn how_far(stage: &Stage, from: DateTime<Utc>) -> Vec<Fact> {
     let since_due = |at: DateTime<Utc>| at >= from;
     let Some(sent) = stage.published_at.filter(|at| since_due(*at)) else {
         return vec![Fact {
             at: stage.published_at,
-            fact: "Beat sent its last run before that, and none since.".to_owned(),
+            fact: "Beat sent its last run before that, and has sent none since.".to_owned(),
         }];
     };
     let queue = match &stage.queue {
@@ -130,19 +126,19 @@ pub(super) fn how_far(stage: &Stage, from: DateTime<Utc>) -> Vec<Fact> {
     let taken = match (stage.received_at, &stage.worker) {
         (Some(at), Some(worker)) => Fact {
             at: Some(at),
-            fact: format!("{worker} took it from the queue, and has not begun it."),
+            fact: format!("{worker} received it from the queue, and has not begun it."),
         },
         (Some(at), None) => Fact {
             at: Some(at),
-            fact: "A worker took it from the queue, and has not begun it.".to_owned(),
+            fact: "A worker received it from the queue, and has not begun it.".to_owned(),
         },
         (None, _) if stage.is_expired => Fact {
             at: stage.finished_at,
-            fact: "A worker threw it away as too old.".to_owned(),
+            fact: "A worker discarded it because it had expired.".to_owned(),
         },
         (None, _) => Fact {
             at: None,
-            fact: "No worker has taken it, as far as is known.".to_owned(),
+            fact: "No worker has reported that it received it.".to_owned(),
         },
     };
     vec![

@@ -1,4 +1,4 @@
-//! What to do about a monitor, and what to type.
+//! Repairs for a monitor, with the commands to type.
 
 use chrono::TimeDelta;
 use deadbeat_domain::incident::Repair;
@@ -12,7 +12,7 @@ use super::contested;
 use crate::incident::changed::Background;
 use crate::incident::explain::load;
 
-/// What to do.
+/// Returns the repairs for a monitor.
 pub(super) fn repair(
     monitor: &Monitor,
     background: &Background<'_>,
@@ -36,18 +36,18 @@ pub(super) fn repair(
         .and_then(|registered| registered.get("task")?.as_str());
     let send_again = task.map(|task| {
         Repair::command(
-            "Send it again, if it must not wait for its next time (arguments: -a, -k; queue: --queue).",
+            "Send it again, if it cannot wait for its next slot (arguments: -a, -k; queue: --queue).",
             celery("call").arg(task),
         )
     });
     let worker = background.stage.and_then(|stage| stage.worker.as_deref());
     let mut repair = match cause {
         Cause::LostInBroker => vec![Repair::command(
-            "Keep Redis from throwing messages away (and give it enough memory).",
+            "Keep Redis from discarding messages (and give it enough memory).",
             Command::new("redis-cli config set maxmemory-policy noeviction"),
         )],
         Cause::BrokerDown => vec![Repair::command(
-            "See from Beat's host whether the broker can be reached.",
+            "Check on Beat's host whether it can reach the broker.",
             celery("inspect ping"),
         )],
         Cause::BeatStalled | Cause::Unknown => vec![
@@ -62,7 +62,7 @@ pub(super) fn repair(
         ],
         Cause::ScheduleReset => vec![
             Repair::command(
-                "Start Beat with its schedule file where it survives a deployment.",
+                "Start Beat with its schedule file on storage that survives a deployment.",
                 celery("beat --schedule /var/lib/celery/celerybeat-schedule"),
             ),
             Repair::advice(
@@ -77,7 +77,7 @@ pub(super) fn repair(
                 .find(|worker| worker.state.status == Status::Up)
             {
                 Some(worker) => Repair::command(
-                    "Give one more processes (prefork and gevent), where its machine bears it.",
+                    "Give a worker more processes (prefork and gevent), if its host has room for them.",
                     celery("control pool_grow 2 -d").item(&worker.name),
                 ),
                 None => Repair::advice("Start another worker for its queue."),
@@ -87,19 +87,19 @@ pub(super) fn repair(
             let mut repair = Vec::new();
             if let Some(task) = task {
                 repair.push(Repair::command(
-                    "Take the limit away, in all workers, until they are restarted.",
+                    "Remove the limit in all workers, until they restart.",
                     celery("control rate_limit").arg(task).words("0"),
                 ));
             }
             repair.push(Repair::advice(
-                "If it is meant: let Beat send the task less often than the limit, or raise the limit (rate_limit of the task).",
+                "If the limit is intended: let Beat send the task less often than the limit, or raise the limit (rate_limit of the task).",
             ));
             repair
         }
         Cause::HostOverloaded => load::repair(background),
         Cause::PrefetchStarvation => {
             let mut repair = vec![Repair::command(
-                "See what it is busy with.",
+                "See which tasks it executes.",
                 match worker {
                     Some(worker) => celery("inspect active -d").item(worker),
                     None => celery("inspect active"),
@@ -116,7 +116,7 @@ pub(super) fn repair(
                 Command::new("journalctl -k --grep 'Killed process' --since -1h"),
             ),
             Repair::advice(
-                "If it was for want of memory: worker_max_memory_per_child, fewer processes, or more memory.",
+                "If memory ran out: set worker_max_memory_per_child, use fewer processes, or add memory.",
             ),
         ],
         Cause::DuplicateRun => vec![
@@ -151,7 +151,7 @@ pub(super) fn repair(
         Cause::Rejected if signal.is_some_and(|signal| signal.detail.run.attempt.is_none()) => vec![
             Repair::command("See which tasks the workers know.", celery("inspect registered")),
             Repair::advice(
-                "Deploy workers and Beat from one release, and let accept_content hold what Beat sends (task_serializer).",
+                "Deploy workers and Beat from one release, and let accept_content include the format in which Beat sends (task_serializer).",
             ),
         ],
         Cause::Failed | Cause::RetriesExhausted | Cause::Rejected => {
@@ -173,7 +173,7 @@ pub(super) fn repair(
             repair
         }
         Cause::TooFast => vec![Repair::advice(
-            "Look at what it did: it may have found nothing to do, or given up early.",
+            "Check the result of the run: it may have found nothing to do, or given up early.",
         )],
         _ => vec![
             Repair::command(
@@ -200,7 +200,7 @@ pub(super) fn repair(
     repair
 }
 
-/// What to do about a job that no Beat sends.
+/// Returns the repairs for a job that no Beat sends.
 fn of_a_job(monitor: &Monitor, cause: Cause) -> Vec<Repair> {
     let state = &monitor.state;
     match cause {

@@ -299,7 +299,7 @@ async fn entries_of_one_name_are_said_not_to_be_watched_apart(pool: PgPool) {
             .unwrap()
     };
     let (summary, evidence) = said().await;
-    let apart = "does not watch one entry that they have in common apart";
+    let apart = "cannot distinguish one entry that they have in common";
     assert!(summary.contains(apart), "{summary}");
     let names = "list 1 entry of one name: cleanup. Deadbeat watches each name once";
     assert!(evidence.to_string().contains(names), "{evidence}");
@@ -313,7 +313,7 @@ async fn entries_of_one_name_are_said_not_to_be_watched_apart(pool: PgPool) {
     let down: String = sqlx::query_scalar(down).fetch_one(&world.pool).await.unwrap();
     assert_eq!(down, "x y z");
     let (_, evidence) = said().await;
-    let names = "list 1 entry of one name: cleanup. Deadbeat watches each name once: such an entry stays up";
+    let names = "list 1 entry of one name: cleanup. Deadbeat watches each name once: while another Beat sends such an entry, it stays up";
     assert!(evidence.to_string().contains(names), "{evidence}");
 }
 

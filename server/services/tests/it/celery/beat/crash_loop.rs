@@ -104,7 +104,7 @@ async fn entries_that_a_crash_loop_never_sends_are_one_incident_of_beat(pool: Pg
     for words in [
         "4 of its processes ended since 20",
         "by MemoryError",
-        "misses what is due",
+        "misses runs that are due",
     ] {
         assert!(summary.contains(words), "{words}: {summary}");
     }

@@ -27,8 +27,8 @@ use crate::alert::delivery::outbound::Outbound;
 use crate::alert::delivery::story::Story;
 
 const NAME: &str = "discord";
-/// The most characters of the body. Discord takes 4,096, and its answer repeats them, perhaps as `\uXXXX`. Of an answer 16 KiB are read, and
-/// they must hold the message's id.
+/// The most characters of the body. Discord accepts 4,096, but its answer repeats them, perhaps as `\uXXXX`. Deadbeat
+/// reads 16 KiB of an answer, and these must hold the message's id.
 const BODY_CHARS: usize = 2_300;
 /// The flag `SUPPRESS_EMBEDS`: a link gets no preview.
 const NO_PREVIEW: u32 = 4;
@@ -44,7 +44,7 @@ struct DiscordSettings {
     thread_id: Option<String>,
 }
 
-/// The kind.
+/// The kind `discord`.
 pub struct Discord;
 
 impl Discord {
@@ -62,7 +62,7 @@ impl Discord {
     }
 }
 
-/// Discord shows addresses for messages in the form of Slack and GitHub, too.
+/// Refuses the addresses that Discord shows for messages in the forms of Slack and GitHub.
 fn check_form(url: &str) -> Result<(), FieldError> {
     let is_plain =
         Url::parse(url).is_ok_and(|url| !["/slack", "/github"].iter().any(|end| url.path().ends_with(end)));
@@ -142,7 +142,8 @@ impl Sender for DiscordSender {
     }
 }
 
-/// The webhook's address. With `wait`, Discord answers when it has stored the message, and with the message's id.
+/// Returns the webhook's address. With `wait`, Discord answers after it has stored the message, and returns the
+/// message's id.
 fn hook(settings: &DiscordSettings) -> Option<Url> {
     let mut url = Url::parse(&settings.webhook_url).ok()?;
     let kept: Vec<(String, String)> = url
@@ -160,7 +161,7 @@ fn hook(settings: &DiscordSettings) -> Option<Url> {
     Some(url)
 }
 
-/// A webhook, and the alert that goes there.
+/// A webhook, with the alert to send there.
 struct Hook<'a> {
     outbound: &'a Outbound,
     outgoing: &'a Outgoing,
@@ -226,7 +227,8 @@ impl Room for Hook<'_> {
     }
 }
 
-/// The first line as the text, which notifications show; the rest beside a bar in the colour of the story.
+/// Builds a message. Its text is the first line, which notifications show. The rest is beside a bar in the colour of
+/// the story.
 fn message(story: &Story) -> Value {
     json!({
         "content": Markdown.bold(&Markdown.escape(&cut(&story.headline, HEADLINE_CHARS))),
@@ -238,7 +240,7 @@ fn message(story: &Story) -> Value {
     })
 }
 
-/// Discord's Markdown: a backslash takes the meaning of any ASCII punctuation. Between `:` and `//` it also prevents a link.
+/// Discord's Markdown. A backslash escapes any ASCII punctuation; between `:` and `//` it also prevents a link.
 struct Markdown;
 
 impl Markup for Markdown {
@@ -258,7 +260,7 @@ impl Markup for Markdown {
         markdown_link(&self.escape(label), url)
     }
 
-    /// Discord does not say what a character is. No count is higher than this one.
+    /// Counts units of UTF-16: Discord does not define a character, and no other count is higher.
     fn length(&self, text: &str) -> usize {
         utf16(text)
     }

@@ -1,4 +1,5 @@
-//! Google Chat, by an incoming webhook of a space. The alerts of an incident are one thread: a webhook cannot change messages.
+//! Google Chat, by an incoming webhook of a space. The alerts of an incident are one thread, because a webhook cannot
+//! change messages.
 //!
 //! Sources: <https://developers.google.com/workspace/chat/quickstart/webhooks>,
 //! <https://developers.google.com/workspace/chat/api/reference/rest/v1/spaces.messages/create> (`requestId`, `messageReplyOption`,
@@ -27,9 +28,10 @@ use crate::alert::delivery::outbound::Outbound;
 use crate::alert::delivery::story::Story;
 
 const NAME: &str = "google_chat";
-/// The most characters of a message. Google takes 32,000 bytes, and clients fold what is longer than this.
+/// The most characters of a message. Google accepts 32,000 bytes, but clients fold messages that are longer than
+/// this.
 const TEXT_CHARS: usize = 4_000;
-/// The status of the error where the space or the webhook does not exist.
+/// The status of the error if the space or the webhook does not exist.
 const DEAD: &str = "NOT_FOUND";
 
 #[derive(Deserialize)]
@@ -38,7 +40,7 @@ struct GoogleChatSettings {
     webhook_url: String,
 }
 
-/// The kind.
+/// The kind `google_chat`.
 pub struct GoogleChat;
 
 impl GoogleChat {
@@ -93,7 +95,7 @@ impl GoogleChatSender {
         let story = Story::of(&outgoing.message);
         let mut body = json!({"text": render(&story, &Text, Content::All, TEXT_CHARS)});
         let mut url = hook;
-        // Google makes one message of the requests with one id.
+        // Google makes one message of all requests with the same id.
         url.query_pairs_mut()
             .append_pair("requestId", &outgoing.id.0.to_string());
         if let Event::Incident(event) = &outgoing.message.event {
@@ -137,7 +139,7 @@ impl Sender for GoogleChatSender {
     }
 }
 
-/// Google Chat's markup. It has no escape, so the characters that mean something are replaced.
+/// Google Chat's markup. It has no escape, so look-alikes replace the characters with a meaning.
 struct Text;
 
 impl Markup for Text {
@@ -150,7 +152,7 @@ impl Markup for Text {
         format!("*{escaped}*")
     }
 
-    /// Google does not say whether a mention in code is one.
+    /// Leaves out a command with `<users/`: Google does not document whether it reads mentions in code.
     fn code(&self, command: &str) -> Option<String> {
         fenced(command).filter(|_| !command.contains("<users/"))
     }

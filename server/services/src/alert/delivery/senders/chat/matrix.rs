@@ -32,7 +32,7 @@ const PLAIN_BYTES: usize = 6_000;
 /// The token was not recognised; the user is deactivated.
 const DEAD: [&str; 2] = ["M_UNKNOWN_TOKEN", "M_USER_DEACTIVATED"];
 
-/// Counts a line's end as the `<br>` that it becomes.
+/// HTML whose length counts the end of a line as `<br>`, which replaces it.
 const HTML: Html = Html {
     length: |text| text.len() + 3 * text.matches('\n').count(),
 };
@@ -45,7 +45,7 @@ struct MatrixSettings {
     room_id: String,
 }
 
-/// The kind.
+/// The kind `matrix`.
 pub struct Matrix;
 
 impl Matrix {
@@ -62,7 +62,7 @@ impl Matrix {
     }
 }
 
-/// Messages go to the id of a room. Its alias is another thing, and begins with `#`.
+/// Checks the id of a room. An alias, which begins with `#`, is refused.
 fn check_room(room: &str) -> Result<(), FieldError> {
     check_token("room_id", room, 255)?;
     if room.starts_with('!') && room.len() > 1 {
@@ -136,7 +136,7 @@ impl Sender for MatrixSender {
     }
 }
 
-/// A room, and the alert that goes there.
+/// A room, with the alert to send there.
 struct MatrixRoom<'a> {
     outbound: &'a Outbound,
     outgoing: &'a Outgoing,
@@ -145,8 +145,8 @@ struct MatrixRoom<'a> {
 }
 
 impl MatrixRoom<'_> {
-    /// Sends an event. The server takes a transaction once: an attempt that is repeated makes no second event. `part` tells the events of
-    /// one delivery apart.
+    /// Sends an event. The server accepts a transaction once, so a repeated attempt makes no second event. `part`
+    /// distinguishes the events of one delivery.
     async fn put(&self, part: &str, content: &Value) -> Result<Sent, Outcome> {
         let transaction = format!("{}{part}", self.outgoing.id.0);
         let room = self.settings.room_id.as_str();
@@ -182,7 +182,7 @@ impl MatrixRoom<'_> {
         }
     }
 
-    /// A text as a plain one and as HTML. With `m.mentions`, nobody is mentioned whom it does not name.
+    /// Returns a text as plain text and as HTML. The empty `m.mentions` keeps clients from mentioning anybody.
     fn content(&self, plain: usize, html: usize) -> Value {
         let html = render(&self.story, &HTML, Content::All, html).replace('\n', "<br>");
         json!({
@@ -208,7 +208,7 @@ impl Room for MatrixRoom<'_> {
             }
             let new = self.content(PLAIN_BYTES, HTML_BYTES);
             let mut change = new.clone();
-            // Clients that know no changes show these.
+            // Clients that do not support changes show these.
             for text in ["body", "formatted_body"] {
                 change[text] = json!(format!("* {}", new[text].as_str().unwrap_or_default()));
             }

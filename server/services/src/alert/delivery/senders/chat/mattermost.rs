@@ -1,4 +1,4 @@
-//! Mattermost, by an incoming webhook. Each alert is a message: the webhook returns no id.
+//! Mattermost, by an incoming webhook. Each alert is a message, because the webhook returns no id.
 //!
 //! Sources: <https://docs.mattermost.com/developers/integrate/webhooks/incoming>,
 //! <https://docs.mattermost.com/developers/integrate/reference/message-attachments>,
@@ -25,7 +25,8 @@ use crate::alert::delivery::outbound::Outbound;
 use crate::alert::delivery::story::Story;
 
 const NAME: &str = "mattermost";
-/// The most characters of the body. A server on an old database takes 4,000 in a post; newer ones take 16,383, and split what is longer.
+/// The most characters of the body. A server on an old database accepts 4,000 in a post. Newer ones accept 16,383,
+/// and split longer posts.
 const BODY_CHARS: usize = 3_500;
 /// The webhook was deleted.
 const DEAD: &str = "web.incoming_webhook.invalid.app_error";
@@ -36,7 +37,7 @@ struct MattermostSettings {
     webhook_url: String,
 }
 
-/// The kind.
+/// The kind `mattermost`.
 pub struct Mattermost;
 
 impl Mattermost {
@@ -118,7 +119,8 @@ impl Sender for MattermostSender {
     }
 }
 
-/// The first line as the text, which notifications show; the rest beside a bar in the colour of the story. Clients show the fallback as it is.
+/// Builds a message. Its text is the first line, which notifications show. The rest is beside a bar in the colour of
+/// the story. Clients show the fallback without rendering it.
 fn message(story: &Story) -> Value {
     let headline = cut(&story.headline, HEADLINE_CHARS);
     json!({
@@ -131,7 +133,8 @@ fn message(story: &Story) -> Value {
     })
 }
 
-/// The text without mentions `@name`, links to channels `~name`, and addresses: Mattermost has no escape for them.
+/// Returns the text without mentions `@name`, links to channels `~name`, and addresses: Mattermost has no escape for
+/// them.
 fn quiet(text: &str) -> String {
     swapped(&unlinked(text), &[('@', '＠'), ('~', '∼')])
 }

@@ -1,5 +1,5 @@
-//! What the tests of the chat services have in common: messages that try to break out, messages that are too long, and the life of an
-//! incident.
+//! Common code of the chat services' tests: messages that try to inject markup, messages that are too long, and all
+//! alerts of an incident.
 
 use deadbeat_domain::alert::channel::Settings;
 use deadbeat_domain::alert::delivery::Outcome;
@@ -20,7 +20,7 @@ pub(super) const EVIL: &str = "@everyone @here @all @**all** @_**x** @*g* <!chan
      [click](https://evil.example) [r]: https://evil.example <https://evil.example|click> https://evil.example www.evil.example `x` \
      ```y``` *z* ||s|| <b>b</b> <a href=\"https://evil.example\">a</a>";
 
-/// A message whose every text from outside is this one.
+/// Makes a message in which every text from outside is this text.
 pub(super) fn of_text(text: &str) -> Message {
     let mut sample = Sample::storm();
     sample.incident.summary = text.to_owned();
@@ -42,15 +42,15 @@ pub(super) fn of_text(text: &str) -> Message {
     sample.opened()
 }
 
-/// Messages that are longer than any service takes, of characters that are long somewhere.
+/// Makes messages that are longer than any service accepts, of characters that some encoding or escape lengthens.
 pub(super) fn huge() -> Vec<Message> {
     ["日本語", "🔥", "& < > \" ' \\", "_*`[]()#@://www."]
         .map(|text| of_text(&text.repeat(500)))
         .into()
 }
 
-/// Plays an incident that is acknowledged, reminded of, escalated and resolved. Each alert gets the handle of the one before it. Returns the
-/// requests of each.
+/// Sends the alerts of an incident that is acknowledged, reminded of, escalated and resolved. Each alert gets the
+/// handle of the one before it. Returns the number of requests of each alert.
 pub(super) async fn life(
     receiver: &Receiver,
     sender: &dyn Sender,
@@ -87,7 +87,7 @@ pub(super) async fn life(
     requests
 }
 
-/// The phases of a whole life.
+/// The phases of an incident from its start to its end.
 pub(super) const LIFE: [Phase; 5] = [
     Phase::Opened,
     Phase::Acknowledged,
@@ -96,20 +96,21 @@ pub(super) const LIFE: [Phase; 5] = [
     Phase::Resolved,
 ];
 
-/// How many requests each of [`LIFE`] makes: a message; a change; a change and a short message, three times.
+/// Number of requests that each phase of [`LIFE`] makes: a message; a change; a change and a short message, three
+/// times.
 pub(super) const LIFE_REQUESTS: [usize; 5] = [1, 1, 2, 2, 2];
 
-/// How many requests each alert made.
+/// Returns the number of requests that each alert made.
 pub(super) fn counts(requests: &[Vec<Request>]) -> Vec<usize> {
     requests.iter().map(Vec::len).collect()
 }
 
-/// The body of a request as JSON.
+/// Returns the body of a request as JSON.
 pub(super) fn json_of(request: &Request) -> Value {
     serde_json::from_slice(&request.body).unwrap()
 }
 
-/// Checks a table of settings. No fault repeats what was entered as a secret.
+/// Checks a table of settings, and that no fault repeats a secret.
 pub(super) fn settings_are(kind: &dyn Kind, table: &[(Value, bool)]) {
     for (settings, is_good) in table {
         let checked = kind.check_new(&Settings::new(kind.name(), settings.as_object().unwrap().clone()));

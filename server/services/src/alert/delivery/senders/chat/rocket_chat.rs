@@ -1,4 +1,4 @@
-//! Rocket.Chat, by an incoming webhook. Each alert is a message: the webhook returns no id.
+//! Rocket.Chat, by an incoming webhook. Each alert is a message, because the webhook returns no id.
 //!
 //! Sources: <https://docs.rocket.chat/docs/integrations>, <https://docs.rocket.chat/docs/message-formatting>. The payload and the error are
 //! those of the server, <https://github.com/RocketChat/Rocket.Chat/blob/develop/apps/meteor/app/integrations/server/api/api.ts>, and the
@@ -24,7 +24,8 @@ use crate::alert::delivery::outbound::Outbound;
 use crate::alert::delivery::story::Story;
 
 const NAME: &str = "rocket_chat";
-/// The most characters of the body. A server takes 5,000 in a message until its administrator changes `Message_MaxAllowedSize`.
+/// The most characters of the body. A server accepts 5,000 in a message, unless its administrator changes
+/// `Message_MaxAllowedSize`.
 const BODY_CHARS: usize = 3_500;
 /// The webhook was deleted, or its token was replaced. The status depends on the version of the server.
 const DEAD: &str = "Invalid integration id or token provided";
@@ -35,7 +36,7 @@ struct RocketChatSettings {
     webhook_url: String,
 }
 
-/// The kind.
+/// The kind `rocket_chat`.
 pub struct RocketChat;
 
 impl RocketChat {
@@ -95,7 +96,8 @@ impl RocketChatSender {
             return Err(dead(&answer, outgoing, error));
         }
         let answer = judge(answer, outgoing, &[])?;
-        // A script of the webhook can refuse a message with a success, and an empty answer is its consent.
+        // A script of the webhook can answer a success and still refuse the message. An empty answer means that it
+        // accepts.
         if said["success"] == json!(false) {
             return Err(odd(&answer, outgoing));
         }
@@ -124,7 +126,8 @@ impl Sender for RocketChatSender {
     }
 }
 
-/// The first line as the text, which notifications show; the rest beside a bar in the colour of the story.
+/// Builds a message. Its text is the first line, which notifications show. The rest is beside a bar in the colour of
+/// the story.
 fn message(story: &Story) -> Value {
     let headline = Markdown.escape(&cut(&story.headline, HEADLINE_CHARS));
     json!({
@@ -136,7 +139,8 @@ fn message(story: &Story) -> Value {
     })
 }
 
-/// Rocket.Chat's Markdown. It has no escape for mentions, channels and links, so their characters are replaced.
+/// Rocket.Chat's Markdown. It has no escape for mentions, channels and links, so look-alikes replace their
+/// characters.
 struct Markdown;
 
 impl Markup for Markdown {
@@ -157,7 +161,7 @@ impl Markup for Markdown {
         format!("*{escaped}*")
     }
 
-    /// Servers look for mentions also in code, where `@` follows a space.
+    /// Leaves out a command in which `@` follows a space: servers find mentions even in code.
     fn code(&self, command: &str) -> Option<String> {
         let is_quiet = !command.starts_with('@') && !command.contains(" @");
         fenced(command).filter(|_| is_quiet)

@@ -1,8 +1,8 @@
-//! One incident, one message: the rule of the services that can change a message.
+//! The rule of services that can change a message: one incident, one message.
 //!
-//! The first alert of an incident sends a message. Each later alert changes it. A change makes no sound, so a reminder and an escalation
-//! also add a short message. The end of the incident adds one where such a message stands below: else the last thing in the room would say
-//! that the fault goes on.
+//! The first alert of an incident sends a message. Each later alert changes it. A change makes no sound, so a
+//! reminder and an escalation also add a short message. The end of the incident also adds one if the room has such a
+//! short message. Otherwise the last message in the room would say that the fault goes on.
 
 use deadbeat_domain::alert::Alert;
 use deadbeat_domain::alert::delivery::{Outcome, Reason};
@@ -12,21 +12,21 @@ use serde_json::{Value, json};
 
 use super::super::Outgoing;
 
-/// A room of a service, with the alert that goes there.
+/// A room of a service, with the alert to send there.
 pub(super) trait Room: Send + Sync {
     /// Sends the message.
     fn send(&self) -> BoxFuture<'_, Result<Sent, Outcome>>;
-    /// Puts the message in the place of an earlier one.
+    /// Replaces an earlier message with the message.
     fn change<'a>(&'a self, earlier: &'a Value) -> BoxFuture<'a, Result<Sent, Fault>>;
-    /// Sends a short message that refers to the earlier one.
+    /// Sends a short message that refers to the earlier message.
     fn add<'a>(&'a self, earlier: &'a Value) -> BoxFuture<'a, Result<Sent, Outcome>>;
 }
 
-/// The service took a message.
+/// The service accepted a message.
 pub(super) struct Sent {
     /// The HTTP status.
     pub(super) status: u16,
-    /// How later alerts find the message. None: the answer does not say.
+    /// The handle by which later alerts find the message. None: the answer does not name it.
     pub(super) message: Option<Value>,
 }
 
@@ -34,19 +34,20 @@ pub(super) struct Sent {
 pub(super) enum Fault {
     /// The message is gone, belongs to another room, or cannot be changed any more.
     Gone,
-    /// The attempt ends so.
+    /// The attempt ends with this outcome.
     Ended(Outcome),
 }
 
 impl Fault {
-    /// The outcome where nothing was to be changed, so that [`Fault::Gone`] makes no sense.
+    /// The outcome of a call that changes no message. [`Fault::Gone`] then means a wrong answer of the service.
     pub(super) fn into_outcome(self) -> Outcome {
         match self {
             Self::Ended(outcome) => outcome,
             Self::Gone => Outcome::Retry {
                 reason: Reason::ClientError,
                 code: None,
-                detail: "the service says that a message is unknown, but none was to be changed".to_owned(),
+                detail: "the service answered that a message is unknown, but the request named no message"
+                    .to_owned(),
                 retry_after: None,
             },
         }
@@ -63,7 +64,7 @@ impl From<Outcome> for Fault {
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Handle {
-    /// The message, as its service names it.
+    /// The message's id at the service.
     message: Value,
     /// A short message was added.
     has_more: bool,
@@ -109,7 +110,7 @@ async fn attempt(room: &dyn Room, outgoing: &Outgoing) -> Result<Outcome, Outcom
     })
 }
 
-/// Whether an alert that changed a message also adds one.
+/// True if an alert that changed a message also adds a short message.
 fn is_heard(alert: Alert, has_more: bool) -> bool {
     match alert {
         Alert::Reminder | Alert::Escalated => true,

@@ -1,6 +1,6 @@
 //! Slack, by an incoming webhook or by a bot.
 //!
-//! A webhook can only send messages. A bot changes the message of an incident (`chat.update`) and adds what happened since to its thread.
+//! A webhook can only send messages. A bot changes the message of an incident (`chat.update`) and adds later events to its thread.
 //!
 //! Sources: <https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks>,
 //! <https://docs.slack.dev/reference/methods/chat.postMessage>, <https://docs.slack.dev/reference/methods/chat.update>,
@@ -25,18 +25,18 @@ use crate::alert::delivery::outbound::Outbound;
 use crate::alert::delivery::story::{Story, Tone};
 
 const NAME: &str = "slack";
-/// Where bots call Slack.
+/// Base address of the Web API for bots.
 const API: &str = "https://slack.com/api";
 /// The most characters of a section's text.
 const SECTION_CHARS: usize = 3_000;
 /// The most characters of a headline.
 const HEADLINE_CHARS: usize = 200;
-/// The most characters of what is added to a thread: the headline, the summary and the links.
+/// The most characters of a reply in a thread: the headline, the summary and the links.
 const REPLY_CHARS: usize = 600;
-/// Of a webhook: `no_service` and `channel_not_found` are 404, `channel_is_archived` is 410. No later attempt can succeed.
+/// Permanent statuses of a webhook: 404 is `no_service` or `channel_not_found`, 410 is `channel_is_archived`.
 const PERMANENT: [u16; 2] = [404, 410];
 
-/// Either `webhook_url`, or `token` and `channel`.
+/// Settings: either `webhook_url`, or `token` and `channel`.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SlackSettings {
@@ -45,7 +45,7 @@ struct SlackSettings {
     channel: Option<String>,
 }
 
-/// How messages get to Slack.
+/// The way in which messages get to Slack.
 enum Way {
     Webhook { url: String },
     Bot { token: String, channel: String },
@@ -64,7 +64,7 @@ impl SlackSettings {
     }
 }
 
-/// The kind.
+/// The kind `slack`.
 pub struct Slack;
 
 impl Slack {
@@ -128,7 +128,7 @@ struct SlackSender {
     api: String,
 }
 
-/// An incident's message, as later alerts find it.
+/// The handle of an incident's message, by which later alerts find it.
 #[derive(Clone, Deserialize)]
 struct Handle {
     channel: String,
@@ -173,7 +173,7 @@ impl SlackSender {
                         "thread_ts": handle.ts,
                         "text": render(&story, &Mrkdwn, Content::All, REPLY_CHARS),
                     });
-                    // A change makes no sound. Who must still act, hears of it in the room as well.
+                    // A change makes no sound, so people who must still act also get a message in the room.
                     if matches!(outgoing.message.alert(), Alert::Reminder | Alert::Escalated) {
                         reply["reply_broadcast"] = json!(true);
                     }
@@ -199,7 +199,7 @@ impl SlackSender {
         })
     }
 
-    /// Calls a method of the Web API. Its answers are 200 also where the method failed: the body says so.
+    /// Calls a method of the Web API. It answers 200 even if the method failed; the body then has the error.
     async fn method(
         &self,
         outgoing: &Outgoing,
@@ -226,9 +226,9 @@ impl SlackSender {
 
 /// Why a method failed.
 enum Fault {
-    /// The message that was to be changed is not there any more.
+    /// The message to change does not exist any more.
     Gone,
-    /// The attempt ends so.
+    /// The attempt ends with this outcome.
     Ended(Outcome),
 }
 
@@ -239,7 +239,7 @@ impl From<Fault> for Outcome {
             Fault::Gone => Self::Retry {
                 reason: Reason::ClientError,
                 code: Some(200),
-                detail: "the message is gone".to_owned(),
+                detail: "the message does not exist any more".to_owned(),
                 retry_after: None,
             },
         }
@@ -263,7 +263,7 @@ fn fault(outgoing: &Outgoing, method: &str, error: &str) -> Fault {
             code,
             detail,
         }),
-        // A person can repair these in Slack, without a change of the channel here.
+        // A person can repair the other errors in Slack, without changing this channel.
         _ => Fault::Ended(Outcome::Retry {
             reason: match error {
                 "not_in_channel" | "missing_scope" | "no_permission" | "access_denied" => Reason::Auth,
@@ -292,8 +292,8 @@ impl Sender for SlackSender {
     }
 }
 
-/// The first line in the room and in notifications; the rest beside a bar in the colour of the story. `verbatim`: Slack makes no links and
-/// mentions of plain text.
+/// Builds a message. The room and notifications show the first line. The rest is beside a bar in the colour of the
+/// story. `verbatim` keeps Slack from making links and mentions of plain text.
 fn message(story: &Story) -> Value {
     let body = render(story, &Mrkdwn, Content::WithoutHeadline, SECTION_CHARS);
     json!({
@@ -319,7 +319,8 @@ fn message(story: &Story) -> Value {
 struct Mrkdwn;
 
 impl Markup for Mrkdwn {
-    /// Only `&`, `<` and `>` can be escaped; mentions and links are written with the last two. A backtick would begin code.
+    /// Escapes `&`, `<` and `>`; Slack has no other escapes. Mentions and links need `<` and `>`. A backtick would
+    /// begin code.
     fn escape(&self, text: &str) -> String {
         text.replace('&', "&amp;")
             .replace('<', "&lt;")

@@ -1,6 +1,7 @@
-//! Microsoft Teams, by a workflow of Power Automate that posts what a webhook gets. Each alert is a message: a workflow returns no id.
+//! Microsoft Teams, by a workflow of Power Automate that posts the requests to its webhook. Each alert is a message,
+//! because a workflow returns no id.
 //!
-//! Texts from outside stand in `TextRun`s, where neither Markdown nor mentions are read. Links are buttons.
+//! Texts from outside go into `TextRun`s, in which Teams reads neither Markdown nor mentions. Links are buttons.
 //!
 //! Sources: <https://learn.microsoft.com/en-us/connectors/teams/#microsoft-teams-webhook>,
 //! <https://learn.microsoft.com/en-us/microsoftteams/platform/webhooks-and-connectors/how-to/add-incoming-webhook> (28 KB a message),
@@ -28,7 +29,7 @@ use crate::alert::delivery::story::{Story, Tone};
 const NAME: &str = "teams";
 /// The most bytes of the body's blocks as JSON. A message has at most 28 KB; the headline, the buttons and the frame take the rest.
 const BODY_BYTES: usize = 22_000;
-/// What a line's block takes beside its text.
+/// Bytes of a line's block beside its text.
 const BLOCK_BYTES: usize = 150;
 /// The most characters of a button's label.
 const LABEL_CHARS: usize = 80;
@@ -41,7 +42,7 @@ struct TeamsSettings {
     webhook_url: String,
 }
 
-/// The kind.
+/// The kind `teams`.
 pub struct Teams;
 
 impl Teams {
@@ -127,7 +128,7 @@ impl Sender for TeamsSender {
     }
 }
 
-/// A message with one card, as the trigger's template reads it.
+/// Builds a message with one card, as the trigger's template expects it.
 fn message(story: &Story) -> Value {
     let headline = cut(&story.headline, HEADLINE_CHARS);
     let color = match story.tone {
@@ -173,12 +174,13 @@ fn message(story: &Story) -> Value {
     })
 }
 
-/// Marks what a line is. No text of a story holds control characters: each is one printable line.
+/// Marks of bold lines, code and links. No text of a story holds control characters, because each is one printable
+/// line.
 const BOLD: char = '\u{1}';
 const CODE: char = '\u{2}';
 const LINK: char = '\u{3}';
 
-/// A block for each line. An empty line becomes the distance of the next one.
+/// Makes a block of each line. An empty line becomes space above the next one.
 fn lines(text: &str) -> Vec<Value> {
     let mut blocks = Vec::new();
     let mut spacing = "Medium";
@@ -203,7 +205,7 @@ fn lines(text: &str) -> Vec<Value> {
     blocks
 }
 
-/// Plain lines, each with a mark of what it is.
+/// Plain lines, each with a mark of its kind.
 struct Runs;
 
 impl Markup for Runs {
@@ -224,7 +226,7 @@ impl Markup for Runs {
         LINK.to_string()
     }
 
-    /// The bytes of the blocks.
+    /// Counts the bytes of the blocks.
     fn length(&self, text: &str) -> usize {
         json!(text).to_string().len() + BLOCK_BYTES * text.matches('\n').count()
     }

@@ -26,10 +26,10 @@ use crate::alert::delivery::outbound::Outbound;
 use crate::alert::delivery::story::Story;
 
 const NAME: &str = "telegram";
-/// Where bots call Telegram.
+/// Base address of the Bot API.
 const API: &str = "https://api.telegram.org";
-/// The most units of a message. Telegram takes 4,096 without the markup, and its answer repeats them, perhaps as `\uXXXX`. Of an answer
-/// 16 KiB are read, and they must hold the message's id.
+/// The most units of a message. Telegram accepts 4,096 without the markup, but its answer repeats them, perhaps as
+/// `\uXXXX`. Deadbeat reads 16 KiB of an answer, and these must hold the message's id.
 const TEXT_UNITS: usize = 2_400;
 /// Telegram counts in units of UTF-16.
 const HTML: Html = Html { length: utf16 };
@@ -42,10 +42,10 @@ struct TelegramSettings {
     topic_id: Option<String>,
 }
 
-/// The kind.
+/// The kind `telegram`.
 pub struct Telegram;
 
-/// The token is a part of the address of each request, so no other characters are taken.
+/// Checks a token. It is a part of each request's address, so it may hold only these characters.
 fn check_bot_token(token: &str) -> Result<(), FieldError> {
     let is_good = token.split_once(':').is_some_and(|(id, secret)| {
         check_digits("token", id).is_ok()
@@ -80,7 +80,7 @@ fn check_chat(chat: &str) -> Result<(), FieldError> {
 }
 
 fn check_topic(topic: &str) -> Result<(), FieldError> {
-    // Telegram reads it as a number.
+    // Telegram reads the topic as a number.
     if topic.parse::<i64>().is_ok() {
         return check_digits("topic_id", topic);
     }
@@ -152,7 +152,7 @@ impl Sender for TelegramSender {
     }
 }
 
-/// A chat, and the alert that goes there.
+/// A chat, with the alert to send there.
 struct Chat<'a> {
     outbound: &'a Outbound,
     api: &'a str,
@@ -162,7 +162,7 @@ struct Chat<'a> {
 }
 
 impl Chat<'_> {
-    /// A message of this text.
+    /// Builds a message with this text.
     fn body(&self, content: &str) -> Value {
         let mut body = json!({
             "chat_id": self.settings.chat_id,
@@ -180,7 +180,8 @@ impl Chat<'_> {
         render(&self.story, &HTML, Content::All, TEXT_UNITS)
     }
 
-    /// Calls a method. A group that became a supergroup has another id: the answer names it, and the method is called with that.
+    /// Calls a method. If the group became a supergroup, it has another id. The answer names this id, and a second
+    /// call uses it.
     async fn method(&self, method: &str, mut body: Value) -> Result<Sent, Fault> {
         let url = format!("{}/bot{}/{method}", self.api, self.settings.token);
         let mut answer = call_json(self.outbound, Method::POST, &url, &[], &body).await;

@@ -1,8 +1,8 @@
-//! How texts from outside are kept plain where a service has no escape for it, and what its markups have in common.
+//! Keeps texts from outside plain for services without an escape, and holds common code of the markups.
 
 use super::super::markup::Markup;
 
-/// The text in which clients see no address: they make links of `https://` and `www.` themselves.
+/// Returns the text without addresses that clients would turn into links by themselves: `https://` and `www.`.
 pub(super) fn unlinked(text: &str) -> String {
     let text = text.replace("://", ":∕∕");
     let mut plain = String::with_capacity(text.len());
@@ -15,14 +15,15 @@ pub(super) fn unlinked(text: &str) -> String {
     plain + rest
 }
 
-/// The text with other characters that look the same: a service gives these a meaning and has no escape for them.
+/// Returns the text with look-alikes of characters that have a meaning for a service and no escape.
 pub(super) fn swapped(text: &str, pairs: &[(char, char)]) -> String {
     text.chars()
         .map(|c| pairs.iter().find(|(from, _)| *from == c).map_or(c, |(_, to)| *to))
         .collect()
 }
 
-/// The text with a backslash before each of these characters, and before what makes a list or a line at its beginning.
+/// Returns the text with a backslash before each of these characters. Also escapes a beginning that would make a list
+/// or a line.
 pub(super) fn backslashed(text: &str, special: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for (index, c) in text.char_indices() {
@@ -34,7 +35,7 @@ pub(super) fn backslashed(text: &str, special: &str) -> String {
     escaped
 }
 
-/// A link of Markdown. No character of the address can end it.
+/// Formats a link in Markdown. No character of the address can end it.
 pub(super) fn markdown_link(escaped_label: &str, url: &str) -> String {
     let url: String = url
         .chars()
@@ -53,19 +54,19 @@ pub(super) fn markdown_link(escaped_label: &str, url: &str) -> String {
     format!("[{escaped_label}]({url})")
 }
 
-/// A block of code between fences of backticks. None: the command would end it.
+/// Formats a block of code between fences of backticks. None: the command would end the block.
 pub(super) fn fenced(command: &str) -> Option<String> {
     (!command.contains("```")).then(|| format!("```\n{command}\n```"))
 }
 
-/// The length in units of UTF-16.
+/// Returns the length in units of UTF-16.
 pub(super) fn utf16(text: &str) -> usize {
     text.encode_utf16().count()
 }
 
-/// The HTML that Telegram and Matrix take.
+/// The HTML that Telegram and Matrix accept.
 pub(super) struct Html {
-    /// How the service counts.
+    /// Counts the length as the service does.
     pub(super) length: fn(&str) -> usize,
 }
 
@@ -77,7 +78,7 @@ fn entities(text: &str) -> String {
 }
 
 impl Markup for Html {
-    /// Clients make mentions of `@`, also without markup.
+    /// Clients turn `@` into mentions, even without markup.
     fn escape(&self, text: &str) -> String {
         entities(&swapped(&unlinked(text), &[('@', '＠')]))
     }

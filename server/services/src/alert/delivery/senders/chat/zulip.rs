@@ -1,4 +1,4 @@
-//! Zulip, by a bot. The bot changes the message of an incident, as long as the organization lets it.
+//! Zulip, by a bot. The bot changes the message of an incident, as long as the organization allows it.
 //!
 //! Sources: <https://zulip.com/api/send-message>, <https://zulip.com/api/update-message>, <https://zulip.com/api/rest-error-handling>,
 //! <https://zulip.com/api/http-headers>, <https://zulip.com/help/format-your-message-using-markdown>.
@@ -33,7 +33,7 @@ const NAME: &str = "zulip";
 const CONTENT_CHARS: usize = 10_000;
 /// The most characters of the name of a channel, and of a topic.
 const NAME_CHARS: usize = 60;
-/// The topic where the settings name none.
+/// The topic if the settings name none.
 const TOPIC: &str = "Deadbeat";
 /// The key is wrong, the bot or the organization was deactivated, or the channel does not exist.
 const DEAD: [&str; 4] = [
@@ -43,7 +43,7 @@ const DEAD: [&str; 4] = [
     "STREAM_DOES_NOT_EXIST",
 ];
 
-/// Either `stream`, perhaps with `topic`, or `to`.
+/// Settings: either `stream`, perhaps with `topic`, or `to`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ZulipSettings {
@@ -55,7 +55,7 @@ struct ZulipSettings {
     to: Option<String>,
 }
 
-/// The kind.
+/// The kind `zulip`.
 pub struct Zulip;
 
 impl Zulip {
@@ -94,7 +94,7 @@ impl Zulip {
     }
 }
 
-/// The address of a bot or a person. A colon would end the name in the header.
+/// Checks the address of a bot or a person. It must have no colon, which would end the name in the header.
 fn check_address(field: &str, address: &str) -> Result<(), FieldError> {
     if is_email(address) && address.is_ascii() && !address.contains(':') {
         return Ok(());
@@ -167,7 +167,7 @@ impl Sender for ZulipSender {
     }
 }
 
-/// A topic or a person, and the alert that goes there.
+/// A topic or a person, with the alert to send there.
 struct Place<'a> {
     outbound: &'a Outbound,
     outgoing: &'a Outgoing,
@@ -176,7 +176,7 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Where messages go, as fields of a request.
+    /// Returns the recipient of messages, as fields of a request.
     fn target(&self) -> Vec<(&'static str, String)> {
         match &self.settings.to {
             Some(to) => vec![("type", "direct".to_owned()), ("to", json!([to]).to_string())],
@@ -191,7 +191,7 @@ impl Place<'_> {
         }
     }
 
-    /// Makes a request, whose fields Zulip reads as a form.
+    /// Makes a request with the fields as a form.
     async fn call(
         &self,
         method: Method,
@@ -223,7 +223,8 @@ impl Place<'_> {
         if let Some(error) = said["code"].as_str().filter(|error| DEAD.contains(error)) {
             return Err(dead(&answer, self.outgoing, error).into());
         }
-        // The message was deleted, or is too old to be changed. Zulip has no code for either, and translates the text.
+        // The message was deleted, or is too old to change. Zulip has no code for either, and translates the text, so
+        // the text cannot be compared.
         if is_change && status_of(&answer) == Some(400) && said["result"] == json!("error") {
             return Err(Fault::Gone);
         }
@@ -274,7 +275,7 @@ impl Room for Place<'_> {
     }
 }
 
-/// Zulip's Markdown. Mentions, silent mentions and links to channels are written with `**` or `*`, which has no escape.
+/// Zulip's Markdown. Mentions, silent mentions and links to channels use `**` or `*`, which have no escape.
 struct Markdown;
 
 impl Markup for Markdown {

@@ -1,4 +1,4 @@
-//! A message as a mail: subject, text and HTML. Text and HTML are two ways to print the same [`Story`].
+//! Renders a message as a mail: subject, text and HTML. Text and HTML show the same [`Story`].
 
 use deadbeat_domain::alert::message::Message;
 
@@ -12,7 +12,7 @@ const SUBJECT_CHARS: usize = 150;
 pub struct Mail {
     /// One printable line.
     pub subject: String,
-    /// For readers without HTML.
+    /// The text for mail readers without HTML.
     pub text: String,
     /// A complete document that loads nothing.
     pub html: String,
@@ -102,7 +102,7 @@ fn text(story: &Story) -> String {
     out
 }
 
-/// Colours for light and dark mail readers. A reader that drops the style still shows everything in order.
+/// Colours for light and dark mail readers. A mail reader that ignores the style still shows everything in order.
 const STYLE: &str = "\
 :root{color-scheme:light dark}\
 body{margin:0;padding:24px;background:#fff;color:#1c1e21;font:15px/1.5 system-ui,sans-serif}\

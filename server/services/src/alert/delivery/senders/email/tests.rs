@@ -22,7 +22,7 @@ fn outgoing(message: Alerted) -> Outgoing {
     }
 }
 
-/// The form is that of RFC 5322 and MIME; `lettre` writes it, and the inbox reads it with code of its own.
+/// Checks the form by RFC 5322 and MIME: `lettre` writes the mail, and separate code reads it.
 pub(super) async fn conforms() {
     let inbox = Inbox::start().await;
     let smtp = SmtpSettings {

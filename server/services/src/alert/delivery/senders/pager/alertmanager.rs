@@ -1,10 +1,11 @@
 //! Prometheus Alertmanager, by its API v2.
 //!
-//! One incident is one alert: Alertmanager knows an alert by its labels, so all alerts of an incident have the labels of the first one, which
-//! the handle keeps. An alert without an end is resolved after `resolve_timeout` unless it is sent again and again, as Prometheus does. So
-//! each alert has an end: far away while the incident is open, in the past when it is resolved.
+//! One incident is one alert. Alertmanager identifies an alert by its labels, so all alerts of an incident have the
+//! labels of the first one, which the handle keeps. Alertmanager resolves an alert without an end after
+//! `resolve_timeout`, unless a client repeats it all the time, as Prometheus does. So each alert has an end: far in
+//! the future while the incident is open, in the past when it is resolved.
 //!
-//! Alertmanager keeps alerts in memory. After its restart, the next reminder brings an open incident back.
+//! Alertmanager keeps alerts in memory. After it restarts, the next reminder brings an open incident back.
 //!
 //! Sources: <https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml>,
 //! <https://prometheus.io/docs/alerting/latest/alerts_api/>, <https://prometheus.io/docs/alerting/latest/https/>.
@@ -36,19 +37,20 @@ use crate::alert::delivery::outbound::Outbound;
 use crate::alert::delivery::story::Story;
 
 const NAME: &str = "alertmanager";
-/// Alertmanager has no limits for annotations. Its receivers cut them.
+/// The most characters of annotations. Alertmanager has no limit for them, but its receivers cut them.
 const SUMMARY_CHARS: usize = 250;
 const DESCRIPTION_CHARS: usize = 8_000;
-/// When an open incident ends by itself, if nobody tells Alertmanager of its end.
+/// Time after which Alertmanager resolves an open incident by itself, if no alert about its end arrives.
 const OPEN: TimeDelta = TimeDelta::days(365);
-/// When a notice about a channel or a blind spell ends.
+/// Time after which a notice about a channel or a blind spell ends.
 const NOTICE: TimeDelta = TimeDelta::hours(1);
-/// When a test ends: long enough for a receiver that waits for a group.
+/// Time after which a test ends: long enough for a receiver that waits for a group.
 const TEST: TimeDelta = TimeDelta::minutes(5);
-/// Alertmanager's clock may be this much behind. An end that its clock has not reached resolves nothing, because the far end of before wins.
+/// Clock skew that is tolerated: Alertmanager's clock may be this much behind. If an end is still in its future,
+/// Alertmanager keeps the far end of the earlier alert, and the alert stays open.
 const CLOCK_SKEW: TimeDelta = TimeDelta::minutes(1);
 
-/// Either no credentials, or `username` and `password`, or `token`.
+/// Settings: either no credentials, or `username` and `password`, or `token`.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct AlertmanagerSettings {
@@ -59,7 +61,7 @@ struct AlertmanagerSettings {
 }
 
 impl AlertmanagerSettings {
-    /// The header `Authorization`.
+    /// Returns the header `Authorization`.
     fn authorization(&self) -> Result<Option<String>, FieldError> {
         match (&self.username, &self.password, &self.token) {
             (None, None, None) => Ok(None),
@@ -76,7 +78,7 @@ impl AlertmanagerSettings {
     }
 }
 
-/// The kind.
+/// The kind `alertmanager`.
 pub struct Alertmanager;
 
 impl Alertmanager {
@@ -140,7 +142,7 @@ struct AlertmanagerSender {
     outbound: Outbound,
 }
 
-/// The labels by which Alertmanager knows the alert.
+/// The handle: the labels by which Alertmanager identifies the alert.
 #[derive(Deserialize)]
 struct Handle {
     labels: BTreeMap<String, String>,
@@ -213,7 +215,7 @@ fn alert(outgoing: &Outgoing) -> Value {
     alert
 }
 
-/// The labels of the first alert of the incident: a monitor that was renamed since must not make a second alert.
+/// Returns the labels of the first alert of the incident, so that a renamed monitor makes no second alert.
 fn alert_labels(outgoing: &Outgoing, page: &Page) -> BTreeMap<String, String> {
     let first: Option<Handle> = outgoing
         .handle
@@ -235,7 +237,7 @@ fn alert_labels(outgoing: &Outgoing, page: &Page) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// When the alert ends, by the clock of this server.
+/// Returns the time at which the alert ends, by the clock of this server.
 fn end(outgoing: &Outgoing, page: &Page, starts: DateTime<Utc>) -> DateTime<Utc> {
     let now = outgoing.attempted_at;
     match (page.action, &outgoing.message.event) {

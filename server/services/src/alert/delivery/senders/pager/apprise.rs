@@ -1,7 +1,8 @@
 //! An Apprise API server, which passes messages on to about 150 services.
 //!
-//! Either a configuration that the server keeps (`key`), or the URLs of services (`urls`). The text is plain: each service has its own
-//! markup, which Apprise knows. Apprise can change no message, so each alert is a message of its own.
+//! A channel names either a configuration that the server keeps (`key`), or the URLs of services (`urls`). The text
+//! is plain, because each service has its own markup, which Apprise knows. Apprise cannot change messages, so each
+//! alert is a new message.
 //!
 //! Sources: <https://appriseit.com/api/endpoints>, <https://appriseit.com/api/reference/response-codes/>,
 //! <https://github.com/caronc/apprise-api/blob/master/README.md>.
@@ -27,13 +28,13 @@ use crate::alert::delivery::outbound::{Answer, Outbound};
 use crate::alert::delivery::story::{Story, Tone};
 
 const NAME: &str = "apprise";
-/// Services have their own limits, to which Apprise cuts. Most of them show this much.
+/// The most characters of a title. Apprise cuts texts to the limits of each service; most services show this much.
 const TITLE_CHARS: usize = 200;
 const BODY_CHARS: usize = 4_000;
 /// The most characters of `urls`.
 const URLS_CHARS: usize = 4_000;
 
-/// Either `key`, and perhaps `tag`, or `urls`.
+/// Settings: either `key`, and perhaps `tag`, or `urls`.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct AppriseSettings {
@@ -43,7 +44,7 @@ struct AppriseSettings {
     urls: Option<String>,
 }
 
-/// Where the server gets the services from.
+/// The way in which the server finds the services.
 enum Way {
     Kept { key: String, tag: Option<String> },
     Given { urls: String },
@@ -62,7 +63,7 @@ impl AppriseSettings {
     }
 }
 
-/// The kind.
+/// The kind `apprise`.
 pub struct Apprise;
 
 impl Apprise {
@@ -162,7 +163,7 @@ impl AppriseSender {
     }
 }
 
-/// 204 is a success of HTTP. Here it says that there was nobody to notify.
+/// Refuses 204, with which Apprise says that it found nobody to notify.
 fn notified(answer: Answer) -> Result<Answer, Outcome> {
     if answer.status != 204 {
         return Ok(answer);
@@ -223,7 +224,7 @@ mod tests {
         handle: None,
     };
 
-    /// The form is the one of the pages named at the top of the module.
+    /// Checks the form by the pages named at the top of the module.
     pub(super) async fn conforms() {
         let receiver = Receiver::start().await;
         let url = receiver.url("/apprise/");
@@ -267,7 +268,7 @@ mod tests {
         }
     }
 
-    /// Each alert is a message, in the colour of what happened.
+    /// Each alert is a message, in the colour of its event.
     #[tokio::test]
     async fn each_alert_has_its_type() {
         let receiver = Receiver::start().await;

@@ -1,15 +1,15 @@
-//! Checks of settings that several pagers have.
+//! Checks of settings that several pagers share.
 
 use deadbeat_domain::monitor::FieldError;
 use url::Url;
 
-/// A check of an address: the one for rows, or the one for what a person enters now.
+/// A check of an address: the one for stored rows, or the one for new settings.
 pub(super) type Address = fn(&str, &str) -> Result<(), FieldError>;
 
 /// Checks the address of a team's own server. Paths are added to it, and answers show it, so it holds no credentials.
 ///
 /// # Errors
-/// It is no address, or it has a user name, a password, a query or a fragment.
+/// If it is no address, or has a user name, a password, a query or a fragment.
 pub(super) fn server(field: &str, url: &str, address: Address) -> Result<(), FieldError> {
     address(field, url)?;
     let is_base = Url::parse(url).is_ok_and(|url| {
@@ -31,7 +31,7 @@ pub(super) fn server(field: &str, url: &str, address: Address) -> Result<(), Fie
 /// Checks a setting that becomes one part of a path. It may be a secret, so the fault does not repeat it.
 ///
 /// # Errors
-/// It is empty, longer than `most` characters, or holds other characters than letters, digits, `_` and `-`.
+/// If it is empty, longer than `most` characters, or holds other characters than letters, digits, `_` and `-`.
 pub(super) fn path_part(field: &str, text: &str, most: usize) -> Result<(), FieldError> {
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
     if (1..=most).contains(&text.len()) && text.bytes().all(is_plain) {
@@ -43,16 +43,16 @@ pub(super) fn path_part(field: &str, text: &str, most: usize) -> Result<(), Fiel
     ))
 }
 
-/// All faults of several checks.
+/// Returns all faults of several checks.
 ///
 /// # Errors
-/// At least one check found a fault.
+/// If at least one check found a fault.
 pub(super) fn all(checks: impl IntoIterator<Item = Result<(), FieldError>>) -> Result<(), Vec<FieldError>> {
     let faults: Vec<FieldError> = checks.into_iter().filter_map(Result::err).collect();
     if faults.is_empty() { Ok(()) } else { Err(faults) }
 }
 
-/// The address of a path on a server.
+/// Returns the address of a path on a server.
 pub(super) fn below(server: &str, path: &str) -> String {
     format!("{}{path}", server.trim_end_matches('/'))
 }

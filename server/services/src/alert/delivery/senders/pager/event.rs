@@ -1,4 +1,4 @@
-//! A message as an event of a pager: what to do, to which alert, how urgently, and the facts as fields.
+//! A message as an event of a pager: the action, the alert that it is for, the urgency, and the facts as fields.
 
 use deadbeat_domain::alert::Alert;
 use deadbeat_domain::alert::delivery::Outcome;
@@ -9,33 +9,34 @@ use uuid::Uuid;
 use super::super::{Outgoing, printable};
 use crate::alert::delivery::story::Story;
 
-/// A label is cut after so many characters: with all of them, a handle stays below the domain's limit.
+/// Most characters of a label. With this limit, a handle with all labels stays below the domain's limit.
 const LABEL_CHARS: usize = 120;
 
-/// What a message does to the alert in the pager.
+/// The effect of a message on the alert in the pager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
-    /// Opens it, or repeats it.
+    /// Opens the alert, or repeats it.
     Trigger,
-    /// A person has seen it.
+    /// A person has acknowledged the alert.
     Acknowledge,
-    /// It is over.
+    /// The alert is over.
     Resolve,
 }
 
-/// How urgent an alert is.
+/// The urgency of an alert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Level {
     /// Wakes people.
     Critical,
-    /// Waits until somebody is at work.
+    /// Waits for working hours.
     Warning,
-    /// For the record.
+    /// Only for the record.
     Info,
 }
 
 impl Level {
-    /// The urgency of a message. The rules of a channel decide by severity which incidents reach it; those that do wake people.
+    /// Returns the urgency of a message. The rules of a channel decide by severity which incidents reach it, so each
+    /// incident that does is critical.
     pub(super) fn of(message: &Message) -> Self {
         match message.alert() {
             Alert::Opened | Alert::Reminder | Alert::Acknowledged | Alert::Resolved | Alert::Escalated => {
@@ -46,7 +47,7 @@ impl Level {
         }
     }
 
-    /// Its name where a service takes any text.
+    /// Returns its name for services that accept any text.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Critical => "critical",
@@ -59,13 +60,13 @@ impl Level {
 /// A message as an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Page {
-    /// What it does.
+    /// The effect on the alert.
     pub(super) action: Action,
-    /// Identifies the alert in the pager: the id of the incident, or of the delivery where there is no incident. A UUID.
+    /// Identifies the alert in the pager: the UUID of the incident, or of the delivery if there is no incident.
     pub(super) key: String,
-    /// How urgent it is.
+    /// The urgency.
     pub(super) level: Level,
-    /// A person wants to see whether the channel works: the alert ends at once.
+    /// True if a person tests the channel. The alert then ends at once.
     pub(super) is_test: bool,
 }
 
@@ -86,8 +87,8 @@ impl Page {
     }
 }
 
-/// The id of the incident. A message that this version cannot read has one, too: otherwise it would open a second alert
-/// that nothing resolves.
+/// Returns the id of the incident, even of a message that this version cannot read. Otherwise such a message would
+/// open a second alert that nothing resolves.
 fn incident(message: &Message) -> Option<String> {
     match &message.event {
         Event::Incident(event) => Some(event.incident.id.to_string()),
@@ -99,7 +100,8 @@ fn incident(message: &Message) -> Option<String> {
     }
 }
 
-/// What the pager can route by: the same for all events of an incident, unless a person renames something meanwhile.
+/// Returns the labels by which the pager can route. All events of an incident have the same labels, unless a person
+/// renames something meanwhile.
 pub(super) fn labels(message: &Message, page: &Page) -> Vec<(&'static str, String)> {
     let mut labels = vec![
         ("source", "deadbeat".to_owned()),
@@ -126,7 +128,7 @@ pub(super) fn labels(message: &Message, page: &Page) -> Vec<(&'static str, Strin
         .collect()
 }
 
-/// The story as a table: a label and a text each.
+/// Returns the story as a table of labels and texts.
 pub(super) fn table(story: &Story) -> Map<String, Value> {
     let mut table = Map::new();
     let mut add = |label: &str, text: String| {
@@ -153,7 +155,7 @@ pub(super) fn table(story: &Story) -> Map<String, Value> {
     table
 }
 
-/// The outcome where the service has nothing that the message could change.
+/// The outcome if the service has nothing that the message could change.
 pub(super) fn nothing_to_do() -> Outcome {
     Outcome::Sent {
         code: None,

@@ -1,7 +1,7 @@
 //! Issues of a repository on GitHub.
 //!
-//! One incident is one issue: an acknowledgement, a reminder and an escalation are comments, and the end closes it. The handle is the
-//! issue's number.
+//! One incident is one issue: an acknowledgement, a reminder and an escalation are comments, and the end of the
+//! incident closes the issue. The handle is the issue's number.
 //!
 //! Sources: <https://docs.github.com/en/rest/issues/issues>, <https://docs.github.com/en/rest/issues/comments>,
 //! <https://docs.github.com/en/rest/using-the-rest-api/troubleshooting-the-rest-api>,
@@ -34,9 +34,9 @@ const HOST: &str = "api.github.com";
 const VERSION: &str = "2022-11-28";
 /// The most characters of a title. GitHub allows 256.
 const TITLE_CHARS: usize = 250;
-/// The most bytes of a body. GitHub allows 65,536 characters, and repeats the body in its answer, of which 16 KiB are read.
+/// The most bytes of a body. GitHub allows 65,536 characters, but repeats the body in its answer, of which Deadbeat reads 16 KiB.
 const BODY_BYTES: usize = 5_000;
-/// To a new issue: the token is invalid or expired, or the repository has no issues.
+/// Permanent statuses for a new issue: the token is invalid or expired, or the repository has no issues.
 const PERMANENT: [u16; 2] = [401, 410];
 
 #[derive(Clone, Deserialize)]
@@ -46,7 +46,7 @@ struct GithubSettings {
     repository: String,
 }
 
-/// The kind.
+/// The kind `github`.
 pub struct Github;
 
 impl Kind for Github {
@@ -105,7 +105,7 @@ struct GithubSender {
     api: String,
 }
 
-/// An incident's issue, as later alerts find it.
+/// The handle of an incident's issue, by which later alerts find it.
 #[derive(Clone, Deserialize)]
 struct Handle {
     issue: u64,
@@ -115,7 +115,7 @@ struct Handle {
 enum Fault {
     /// The issue was deleted or moved to another repository.
     Gone,
-    /// The attempt ends so.
+    /// The attempt ends with this outcome.
     Ended(Outcome),
 }
 
@@ -143,7 +143,7 @@ impl GithubSender {
             }
         }
         if page.action == Action::Resolve {
-            // An issue that says that all is well is of no use.
+            // Do not open an issue only to say that the incident is over.
             return nothing_to_do();
         }
         match calls.open(&page, &story).await {
@@ -171,13 +171,15 @@ impl Calls<'_> {
         if let Some(number) = number
             && page.is_test
         {
-            // The test succeeded. If the attempt failed now, the next one would open another issue.
+            // The issue is open, so the test succeeded. If this attempt failed now, the next one would open another
+            // issue.
             let _ = self.close(number).await;
         }
         Ok(sent(&answer, number.map(|issue| json!({"issue": issue}))))
     }
 
-    /// Closes first: both calls are repeated when the second one fails, and a second comment would be a nuisance.
+    /// Closes the issue first, then comments. If the second call fails, the next attempt repeats both, and a repeated
+    /// closing disturbs nobody.
     async fn follow_up(&self, issue: u64, page: &Page, story: &Story) -> Result<Answer, Fault> {
         if page.action == Action::Resolve {
             self.close(issue).await?;
@@ -193,7 +195,7 @@ impl Calls<'_> {
     }
 
     async fn call_issue(&self, method: Method, path: &str, body: &Value) -> Result<Answer, Fault> {
-        // 410 is no fault of the channel here, but of the issue.
+        // 410 here means that the issue was deleted; the channel is not at fault.
         self.call(method, path, body, &PERMANENT[..1])
             .await
             .map_err(|outcome| match outcome {
@@ -227,7 +229,7 @@ impl Calls<'_> {
     }
 }
 
-/// GitHub answers 403 also to who asks too often.
+/// Treats 403 as a rate limit where it is one: GitHub also answers 403 to too many requests.
 fn limited(outcome: Outcome) -> Outcome {
     match outcome {
         Outcome::Retry {

@@ -1,6 +1,6 @@
 //! incident.io, by an alert source of the type HTTP.
 //!
-//! One incident is one alert: the deduplication key is the incident's id. The API knows no acknowledgement, so nothing is sent for one.
+//! One incident is one alert: the deduplication key is the incident's id. The API has no acknowledgement, so Deadbeat sends nothing for one.
 //! A test fires an alert and resolves it at once.
 //!
 //! Sources: <https://docs.incident.io/api-reference/alert-events-v2/createhttp>, and for the token in the header
@@ -29,7 +29,7 @@ use crate::alert::delivery::story::Story;
 
 const NAME: &str = "incident_io";
 const HOST: &str = "api.incident.io";
-/// incident.io names no limits for texts. These are far below what its pages show.
+/// The most characters of texts. incident.io documents no limits; its pages show much longer texts than these.
 const TITLE_CHARS: usize = 250;
 const DESCRIPTION_BYTES: usize = 10_000;
 
@@ -40,7 +40,7 @@ struct IncidentIoSettings {
     token: String,
 }
 
-/// The kind.
+/// The kind `incident_io`.
 pub struct IncidentIo;
 
 impl Kind for IncidentIo {
@@ -183,7 +183,7 @@ mod tests {
         handle: None,
     };
 
-    /// The form is the one of the page named at the top of the module.
+    /// Checks the form by the page named at the top of the module.
     pub(super) async fn conforms() {
         let receiver = receiver().await;
         let sender = sender(&receiver);

@@ -1,7 +1,7 @@
-//! Jira Service Management, by the alerts of its Operations, and Opsgenie, whose API it took over.
+//! Jira Service Management, by the alerts of its Operations; and Opsgenie, whose API it took over.
 //!
-//! Opsgenie's own hosts end on 2027-04-05. One incident is one alert: the alias is the incident's id. Both services answer 202
-//! before they do the work, so an accepted request may still have no effect. The log of the integration shows why.
+//! Opsgenie's own hosts shut down on 2027-04-05. One incident is one alert: the alias is the incident's id. Both services answer 202
+//! before they do the work, so an accepted request may still have no effect. The integration's log then shows the reason.
 //!
 //! Sources: <https://developer.atlassian.com/cloud/jira/service-desk-ops/rest/v1/api-group-integration-events>,
 //! <https://docs.opsgenie.com/docs/alert-api>, <https://docs.opsgenie.com/docs/response>,
@@ -29,9 +29,9 @@ use crate::alert::delivery::outbound::Outbound;
 use crate::alert::delivery::story::Story;
 
 const NAME: &str = "jira_service_management";
-/// What the alerts say of their origin.
+/// The source that alerts name.
 const SOURCE: &str = "Deadbeat";
-/// The most characters of fields: of the message, the description, a note, a tag, and of the entity.
+/// The most characters of the fields: message, description, note, tag and entity.
 const MESSAGE_CHARS: usize = 130;
 const DESCRIPTION_CHARS: usize = 15_000;
 const NOTE_CHARS: usize = 2_000;
@@ -39,7 +39,7 @@ const TAG_CHARS: usize = 50;
 const ENTITY_CHARS: usize = 512;
 /// The most tags.
 const TAGS: usize = 20;
-/// `apiKey is invalid or integration is disabled`.
+/// 401 means `apiKey is invalid or integration is disabled`.
 const PERMANENT: [u16; 1] = [401];
 
 #[derive(Clone, Deserialize)]
@@ -50,7 +50,7 @@ struct JsmSettings {
     service: Service,
 }
 
-/// Who keeps the alerts.
+/// The service that keeps the alerts.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Service {
@@ -71,7 +71,7 @@ impl Service {
         }
     }
 
-    /// The path of alerts.
+    /// Returns the path of alerts.
     fn path(self) -> &'static str {
         match self {
             Self::JiraServiceManagement => "/jsm/ops/integration/v2/alerts",
@@ -80,7 +80,7 @@ impl Service {
     }
 }
 
-/// The kind.
+/// The kind `jira_service_management`.
 pub struct JiraServiceManagement;
 
 impl Kind for JiraServiceManagement {
@@ -147,7 +147,7 @@ impl JsmSender {
     }
 }
 
-/// The address of an action. The key is a UUID, so it needs no escapes.
+/// Returns the address of an action. The key is a UUID, so it needs no escapes.
 fn action(alerts: &str, page: &Page, action: &str) -> String {
     format!("{alerts}/{}/{action}?identifierType=alias", page.key)
 }
@@ -162,7 +162,7 @@ impl Sender for JsmSender {
     }
 }
 
-/// A new alert. If there is one with the alias, it counts the repetition instead.
+/// Builds a new alert. If an alert with the alias exists, the service counts a repetition instead.
 fn alert(outgoing: &Outgoing, page: &Page) -> Value {
     let message = &outgoing.message;
     let story = Story::of(message);
@@ -190,7 +190,7 @@ fn alert(outgoing: &Outgoing, page: &Page) -> Value {
     alert
 }
 
-/// The cause and the monitor's tags, by which the service can route.
+/// Returns the cause and the monitor's tags, by which the service can route.
 fn tags(outgoing: &Outgoing) -> Vec<String> {
     let (cause, tags) = match &outgoing.message.event {
         Event::Incident(event) => (
@@ -209,7 +209,7 @@ fn tags(outgoing: &Outgoing) -> Vec<String> {
         .collect()
 }
 
-/// What goes with an action.
+/// Builds the body of an action.
 fn note(outgoing: &Outgoing) -> Value {
     let story = Story::of(&outgoing.message);
     json!({

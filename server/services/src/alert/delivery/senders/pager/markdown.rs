@@ -5,12 +5,12 @@ use super::super::markup::Markup;
 /// Characters that begin markup or a link. `.` and `:` make links of bare addresses.
 const SPECIAL: &str = "\\`*_{}[]<>()+-.!|~&:$=";
 
-/// Markdown, counted in bytes: GitHub's answers repeat the text, and only a beginning of an answer is read.
+/// Markdown, counted in bytes: GitHub's answers repeat the text, and only the beginning of an answer is read.
 pub(super) struct Markdown;
 
 impl Markup for Markdown {
-    /// A backslash takes the meaning from a character (GFM, 2.4). Mentions and references are looked for after Markdown was rendered,
-    /// so no backslash helps against `@` and `#`: letters of the same look take their places.
+    /// Escapes with a backslash (GFM, 2.4). GitHub searches for mentions and references after it has rendered the
+    /// Markdown, so a backslash does not help against `@` and `#`. Look-alike characters replace them.
     fn escape(&self, text: &str) -> String {
         let mut escaped = String::with_capacity(text.len() + 16);
         for c in text.chars() {
@@ -31,7 +31,8 @@ impl Markup for Markdown {
         format!("**{escaped}**")
     }
 
-    /// Nothing in a block of code is markup, a mention or a reference. The fence is longer than any run of backticks inside.
+    /// Formats a block of code, in which GitHub reads no markup, mentions or references. The fence is longer than any
+    /// run of backticks inside.
     fn code(&self, command: &str) -> Option<String> {
         if command.contains(['\n', '\r']) {
             return None;

@@ -33,7 +33,7 @@ const US: &str = "events.pagerduty.com";
 const EU: &str = "events.eu.pagerduty.com";
 /// The most characters of `payload.summary`.
 const SUMMARY_CHARS: usize = 1_024;
-/// PagerDuty names no limit for the other texts. Its whole event may have 512 KB.
+/// The most characters of the other fields. PagerDuty documents no limit for them; a whole event may have 512 KB.
 const FIELD_CHARS: usize = 255;
 
 #[derive(Clone, Deserialize)]
@@ -52,7 +52,7 @@ enum Region {
     Eu,
 }
 
-/// The kind.
+/// The kind `pagerduty`.
 pub struct PagerDuty;
 
 impl Kind for PagerDuty {
@@ -62,7 +62,7 @@ impl Kind for PagerDuty {
 
     fn check(&self, settings: &Settings) -> Result<(), Vec<FieldError>> {
         let PagerDutySettings { routing_key, .. } = read(settings)?;
-        // A key has 32 characters. PagerDuty says so itself, should it change its mind.
+        // A key has 32 characters. PagerDuty checks that itself, so a change there needs none here.
         all([check_token("routing_key", &routing_key, 100)])
     }
 
@@ -149,7 +149,8 @@ impl PagerDutySender {
     }
 }
 
-/// PagerDuty answers 400 to a wrong key and to a wrong event, and names what is wrong: `Invalid routing key`, or
+/// True if PagerDuty refused the key. It answers 400 to a wrong key and to a wrong event, and names the fault:
+/// `Invalid routing key`, or
 /// `Length of 'routing_key' is incorrect (should be 32 characters)`.
 fn refuses_key(answer: &Answer) -> bool {
     let said = String::from_utf8_lossy(&answer.body).to_ascii_lowercase();

@@ -1,16 +1,17 @@
-//! Text without markup, for services that pass it on to others: a mention or a tag of any of them must not come of it.
+//! Text without markup, for services that pass it on to other services. None of those may read a mention or a tag in
+//! it.
 
 use super::super::markup::Markup;
 
-/// Words after an `@` with which chats mention everybody.
+/// Words that mention everybody in chats, after an `@`.
 const ALL: [&str; 5] = ["all", "channel", "everyone", "here", "room"];
 
 /// Plain text.
 pub(super) struct Plain;
 
 impl Markup for Plain {
-    /// Chats write mentions and links with `<`, `>` and `@`, and some pagers render tags of HTML. There is no escape that all of them
-    /// understand, so letters of the same look take their places.
+    /// Chats write mentions and links with `<`, `>` and `@`, and some pagers render tags of HTML. No escape works for
+    /// all of them, so look-alike characters replace these characters.
     fn escape(&self, text: &str) -> String {
         neutral(text).replace('@', "＠")
     }
@@ -19,7 +20,7 @@ impl Markup for Plain {
         escaped.to_owned()
     }
 
-    /// A command must stay as it is, so one that could be taken for a tag or a mention is left out.
+    /// Returns a command unchanged. None: a service could read a tag or a mention in it.
     fn code(&self, command: &str) -> Option<String> {
         (!is_tag(command) && !mentions_all(command)).then(|| format!("    {command}"))
     }
@@ -29,7 +30,8 @@ impl Markup for Plain {
     }
 }
 
-/// A text that no chat and no page takes for a tag. An `@` stays, because filters must match the names of workers.
+/// Returns a text in which no chat and no page reads a tag. An `@` stays, because filters must match the names of
+/// workers.
 pub(super) fn neutral(text: &str) -> String {
     text.replace('<', "‹").replace('>', "›")
 }

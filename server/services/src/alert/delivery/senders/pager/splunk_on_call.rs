@@ -1,6 +1,7 @@
 //! Splunk On-Call (VictorOps), by its REST endpoint.
 //!
-//! One incident is one incident there: the `entity_id` is Deadbeat's id. A test is of the type `INFO`, which pages nobody.
+//! One incident is one incident in Splunk On-Call: the `entity_id` is the incident's id in Deadbeat. A test is of the
+//! type `INFO`, which pages nobody.
 //!
 //! Sources: <https://help.splunk.com/en/splunk-enterprise/alert-and-respond/splunk-on-call/integrations-with-splunk-on-call/rest-endpoint-integration-for-splunk-on-call>,
 //! <https://help.splunk.com/en/splunk-observability-cloud/splunk-on-call/alerts/incident-fields-glossary>.
@@ -31,7 +32,7 @@ const HOST: &str = "alert.victorops.com";
 const PATH: &str = "/integrations/generic/20131114/alert";
 /// The most characters of the title in lists.
 const TITLE_CHARS: usize = 250;
-/// The most characters of `state_message`: Prometheus Alertmanager cuts it there, too.
+/// The most characters of `state_message`. Prometheus Alertmanager has the same limit.
 const MESSAGE_CHARS: usize = 20_480;
 
 #[derive(Clone, Deserialize)]
@@ -41,7 +42,7 @@ struct SplunkSettings {
     routing_key: String,
 }
 
-/// The kind.
+/// The kind `splunk_on_call`.
 pub struct SplunkOnCall;
 
 impl Kind for SplunkOnCall {
@@ -98,7 +99,7 @@ impl SplunkSender {
     }
 }
 
-/// An answer with 200 may say that it did not succeed.
+/// Checks the body of an answer with 200, which may report a failure.
 fn accepted(outgoing: &Outgoing, answer: Answer) -> Result<Answer, Outcome> {
     let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     match said["result"].as_str() {
@@ -145,7 +146,7 @@ fn event(outgoing: &Outgoing, page: &Page) -> Value {
     for (name, value) in labels(message, page) {
         event[format!("deadbeat_{name}")] = json!(neutral(&value));
     }
-    // Annotations of the type URL; their names are the texts of the links.
+    // Annotations of the type URL: their names are the texts of the links.
     if let Some(link) = &story.link {
         event["vo_annotate.u.Open in Deadbeat"] = json!(link);
     }
@@ -187,7 +188,7 @@ mod tests {
         handle: None,
     };
 
-    /// The form is the one of the pages named at the top of the module.
+    /// Checks the form by the pages named at the top of the module.
     pub(super) async fn conforms() {
         let receiver = receiver().await;
         let sender = sender(&receiver);

@@ -17,7 +17,7 @@ fn ok() -> Reply {
     Reply::status(200).body(r#"{"id":"1234567890123456789","channel_id":"42","content":"x"}"#)
 }
 
-/// The form is the one of the pages named at the top of the module.
+/// Checks the form by the pages named at the top of the module.
 pub(super) async fn conforms() {
     let receiver = Receiver::answering(ok()).await;
     let sender = sender();
@@ -100,7 +100,7 @@ fn check_form(body: &Value, message: &Message) {
             "{description}"
         );
     }
-    // Of an answer 16 KiB are read; Discord repeats the texts in it.
+    // Deadbeat reads 16 KiB of an answer, and Discord repeats the texts in it.
     assert!((utf16(description) + utf16(content)) * 6 < 16 * 1_024);
 }
 
@@ -180,7 +180,7 @@ fn texts_from_outside_cannot_mention_link_or_end_code() {
         body["content"].as_str().unwrap(),
         body["embeds"][0]["description"].as_str().unwrap()
     );
-    // What a backslash escapes means nothing.
+    // A character after a backslash has no meaning.
     let mut bare = String::new();
     let mut chars = text.chars();
     while let Some(c) = chars.next() {

@@ -29,7 +29,7 @@ fn handle() -> Value {
     json!({"message": {"room": "!abc:example.org", "event": "$event-1"}, "has_more": false})
 }
 
-/// The form is the one of the specification named at the top of the module.
+/// Checks the form by the specification named at the top of the module.
 pub(super) async fn conforms() {
     let receiver = Receiver::answering(ok()).await;
     let sender = sender();
@@ -145,7 +145,7 @@ async fn the_message_of_the_incident_is_changed() {
     assert_eq!(counts(&requests), [1, 1]);
 }
 
-/// A server takes a transaction once, so a repeated attempt must be the same one.
+/// A server accepts a transaction once, so a repeated attempt must use the same transaction.
 #[tokio::test]
 async fn a_repeated_attempt_is_the_same_transaction() {
     let receiver = Receiver::answering(ok()).await;

@@ -12,7 +12,7 @@ fn sender() -> MattermostSender {
     MattermostSender { outbound: outbound() }
 }
 
-/// The form is the one of the pages named at the top of the module. The webhook answers `ok`.
+/// Checks the form by the pages named at the top of the module. The webhook answers `ok`.
 pub(super) async fn conforms() {
     let receiver = Receiver::answering(Reply::status(200).body("ok")).await;
     let sender = sender();

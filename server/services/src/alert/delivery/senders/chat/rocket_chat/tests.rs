@@ -12,7 +12,7 @@ fn sender() -> RocketChatSender {
     RocketChatSender { outbound: outbound() }
 }
 
-/// The form is the one of the pages named at the top of the module.
+/// Checks the form by the pages named at the top of the module.
 pub(super) async fn conforms() {
     let receiver = Receiver::answering(Reply::status(200).body(r#"{"success":true}"#)).await;
     let sender = sender();

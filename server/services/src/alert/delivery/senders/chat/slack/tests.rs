@@ -22,7 +22,7 @@ fn error(code: &str) -> Reply {
     Reply::status(200).body(json!({"ok": false, "error": code}).to_string())
 }
 
-/// The form of both ways is the one of the pages named at the top of the module.
+/// Checks the forms of both ways by the pages named at the top of the module.
 pub(super) async fn conforms() {
     by_webhook().await;
     by_bot().await;
@@ -93,7 +93,7 @@ async fn by_bot() {
     }
 }
 
-/// One incident is one message, which is changed; its thread says what happened since.
+/// One incident is one message, which later alerts change. Its thread has the later events.
 #[tokio::test]
 async fn a_bot_changes_the_message_of_the_incident() {
     let receiver = Receiver::answering(ok()).await;

@@ -14,7 +14,7 @@ fn sender() -> TeamsSender {
     TeamsSender { outbound: outbound() }
 }
 
-/// The form is the one of the pages named at the top of the module. A workflow answers 202, with no body.
+/// Checks the form by the pages named at the top of the module. A workflow answers 202, without a body.
 pub(super) async fn conforms() {
     let receiver = Receiver::answering(Reply::status(202)).await;
     let sender = sender();
@@ -122,7 +122,8 @@ fn a_card_says_what_stopped_and_what_to_type() {
     assert!(runs.contains(&&heading), "{card}");
 }
 
-/// Markdown and `<at>` are read in a `TextBlock` and in facts, and a mention needs an entity. None of these is there.
+/// Teams reads Markdown and `<at>` in a `TextBlock` and in facts, and a mention needs an entity. The card has none of
+/// these.
 #[test]
 fn texts_from_outside_stand_in_runs_only() {
     let body = message(&Story::of(&of_text(EVIL)));

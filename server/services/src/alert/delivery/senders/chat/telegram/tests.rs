@@ -35,7 +35,7 @@ fn handle() -> Value {
     json!({"message": {"chat": "-1001234567890", "topic": "7", "message_id": 42}, "has_more": false})
 }
 
-/// The form is the one of the pages named at the top of the module.
+/// Checks the form by the pages named at the top of the module.
 pub(super) async fn conforms() {
     let receiver = Receiver::answering(ok()).await;
     let sender = sender(&receiver);
@@ -54,7 +54,7 @@ pub(super) async fn conforms() {
         assert_eq!(body["message_thread_id"], 7);
         check_form(&body);
         let story = Story::of(&message);
-        // A headline and a summary of entities alone take all the room.
+        // A headline and a summary that consist of entities fill the message.
         let is_usual = utf16(&HTML.escape(&story.headline)) < 500;
         if let Some(link) = story.link.filter(|_| is_usual) {
             let anchor = format!("<a href=\"{link}\">Open in Deadbeat</a>");
@@ -92,7 +92,7 @@ pub(super) async fn conforms() {
         );
         assert_eq!(outcome.reason(), Some(reason), "{description}");
     }
-    // The wait is in the body.
+    // The body names the wait.
     let busy = json!({"ok": false, "error_code": 429, "description": "Too Many Requests: retry after 33", "parameters": {"retry_after": 33}});
     receiver.then(Reply::status(429).body(busy.to_string()));
     let Outcome::Retry { retry_after, .. } = sender.send(attempt()).await else {
@@ -169,7 +169,7 @@ async fn the_message_of_the_incident_is_changed() {
     assert_eq!(counts(&requests), [1, 1]);
 }
 
-/// `is_new`: a new message takes the place of the old one.
+/// `is_new`: a new message replaces the old one.
 #[tokio::test]
 async fn a_message_that_cannot_be_changed_is_replaced() {
     let receiver = Receiver::answering(ok()).await;

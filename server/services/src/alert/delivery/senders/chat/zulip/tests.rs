@@ -37,7 +37,7 @@ fn fields(request: &Request) -> BTreeMap<String, String> {
     form_urlencoded::parse(&request.body).into_owned().collect()
 }
 
-/// The form is the one of the pages named at the top of the module.
+/// Checks the form by the pages named at the top of the module.
 pub(super) async fn conforms() {
     let receiver = Receiver::answering(ok()).await;
     let sender = sender();

@@ -17,11 +17,11 @@ DOWN: nightly-report (MISSED)
 
 nightly-report did not report: it was due at 02:00.
 
-Down since:      2026-01-02 02:15:00 UTC
-Last heard from: 2026-01-01 02:00:07 UTC
-Expected:        at 02:00 every day, Europe/Berlin, 15 min of grace
-Tags:            prod, reports
-Project:         Shop
+Down since:  2026-01-02 02:15:00 UTC
+Last report: 2026-01-01 02:00:07 UTC
+Expected:    at 02:00 every day, Europe/Berlin, 15 min of grace
+Tags:        prod, reports
+Project:     Shop
 
 What to do:
 1. See which queues have workers.

@@ -10,7 +10,7 @@ fn sender() -> AlertmanagerSender {
     AlertmanagerSender { outbound: outbound() }
 }
 
-/// The form is the one of the schema named at the top of the module.
+/// Checks the form by the schema named at the top of the module.
 pub(super) async fn conforms() {
     let receiver = Receiver::start().await;
     let settings = json!({"url": receiver.url("/am/"), "token": "0123456789"});
@@ -39,7 +39,7 @@ pub(super) async fn conforms() {
     }
     let attempt = || outgoing(NAME, &settings, samples::test());
     failures(&receiver, &sender(), attempt, &[]).await;
-    // What it says of an alert that it does not take.
+    // Alertmanager's answer to an alert that it refuses.
     receiver.then(Reply::status(400).body("\"start time must be before end time\""));
     let refused = sender().send(attempt()).await;
     assert!(
@@ -80,7 +80,7 @@ async fn credentials_are_sent_as_http_has_them() {
     }
 }
 
-/// One alert, although the monitor was renamed between its alerts; its end is far away until it is resolved.
+/// There is one alert, although the monitor was renamed meanwhile. Its end is far in the future until it is resolved.
 #[tokio::test]
 async fn an_incident_is_one_alert() {
     let receiver = Receiver::start().await;
@@ -124,7 +124,7 @@ async fn an_incident_is_one_alert() {
     }
 }
 
-/// Alertmanager compares the end with its own clock, and takes no end before the start.
+/// Alertmanager compares the end with its own clock, and refuses an end before the start.
 #[test]
 fn an_end_is_over_for_a_clock_that_is_behind() {
     let of = |resolved: &str| {

@@ -37,7 +37,7 @@ fn sent_with(handle: Option<Value>) -> Outcome {
     }
 }
 
-/// Method, path and body of the requests from this one on.
+/// Returns method, path and body of the requests from number `from` on.
 fn calls(receiver: &Receiver, from: usize) -> Vec<(String, String, Value)> {
     let read = |request: &Request| {
         (
@@ -49,7 +49,7 @@ fn calls(receiver: &Receiver, from: usize) -> Vec<(String, String, Value)> {
     receiver.requests()[from..].iter().map(read).collect()
 }
 
-/// The form is the one of the pages named at the top of the module.
+/// Checks the form by the pages named at the top of the module.
 pub(super) async fn conforms() {
     let receiver = receiver().await;
     let sender = sender(&receiver);
@@ -166,7 +166,7 @@ async fn an_incident_is_one_issue() {
     }
 }
 
-/// A deleted or moved issue is replaced while the incident is open, and nothing is opened for its end.
+/// While the incident is open, a new issue replaces a deleted or moved one. The end of the incident opens no issue.
 #[tokio::test]
 async fn an_issue_that_is_gone_is_replaced() {
     let receiver = receiver().await;
@@ -190,7 +190,7 @@ async fn an_issue_that_is_gone_is_replaced() {
         assert_eq!(sender.send(attempt(Phase::Resolved)).await, nothing_to_do());
         assert_eq!(calls(&receiver, before).len(), 1, "{status}");
     }
-    // The token is dead: no second issue, and the channel is switched off.
+    // The token is invalid: no second issue, and the channel is switched off.
     receiver.then(Reply::status(401).body(r#"{"message":"Bad credentials"}"#));
     let outcome = sender.send(attempt(Phase::Reminder)).await;
     assert!(
@@ -203,7 +203,7 @@ async fn an_issue_that_is_gone_is_replaced() {
         ),
         "{outcome:?}"
     );
-    // A comment that fails for now is repeated, not replaced.
+    // A comment that fails for now is retried. No new issue replaces the old one.
     receiver.then(Reply::status(502));
     let outcome = sender.send(attempt(Phase::Reminder)).await;
     assert!(
@@ -212,7 +212,7 @@ async fn an_issue_that_is_gone_is_replaced() {
     );
 }
 
-/// Only the beginning of an answer is read. With the longest body, it holds the whole answer.
+/// Deadbeat reads only the beginning of an answer. With the longest body, that is the whole answer.
 #[test]
 fn the_longest_body_leaves_room_for_the_answer() {
     let mut sample = Sample::storm();

@@ -26,7 +26,7 @@ const SENT: Outcome = Outcome::Sent {
     handle: None,
 };
 
-/// The form is the one of the pages named at the top of the module.
+/// Checks the form by the pages named at the top of the module.
 pub(super) async fn conforms() {
     let receiver = receiver().await;
     let sender = sender(&receiver);

@@ -26,7 +26,7 @@ const SENT: Outcome = Outcome::Sent {
     handle: None,
 };
 
-/// The form is the one of the schema named at the top of the module.
+/// Checks the form by the schema named at the top of the module.
 pub(super) async fn conforms() {
     let receiver = receiver().await;
     let sender = sender(&receiver);
@@ -109,7 +109,7 @@ async fn an_incident_is_one_alert() {
     assert_eq!(receiver.requests().len(), 5);
 }
 
-/// A test that could not be resolved is triggered again by the same key, so that it leaves no alert behind.
+/// If a test cannot be resolved, the next attempt triggers it again with the same key, so that no alert remains.
 #[tokio::test]
 async fn a_test_is_resolved_also_after_a_failure() {
     let receiver = receiver().await;
@@ -142,7 +142,7 @@ async fn a_test_is_resolved_also_after_a_failure() {
     );
 }
 
-/// The events have no markup: texts stay in their fields, and links come from Deadbeat alone.
+/// The events have no markup: texts stay in their fields, and all links come from Deadbeat.
 #[test]
 fn texts_from_outside_stay_texts() {
     let mut sample = Sample::monitor();
