@@ -15,7 +15,7 @@ class Link:
 
     def __init__(self, near: socket.socket, far: socket.socket) -> None:
         self.near, self.far = near, far
-        # True: bytes vanish without an error; the connection hangs for ever.
+        # True: bytes vanish without an error; the connection hangs forever.
         self.hangs = threading.Event()
         for source, target in ((near, far), (far, near)):
             threading.Thread(target=self._pump, args=(source, target), daemon=True).start()

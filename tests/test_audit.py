@@ -246,7 +246,7 @@ def test_queue_that_nobody_consumes_on_rabbitmq_is_found_and_its_repair_works(sh
 
     found = only_finding(report)
     assert (status, found["code"], found["subject"]["name"]) == (2, "QUEUE_UNCONSUMED", "reports")
-    assert found["summary"] == "Nobody consumes queue reports: 3 messages wait for ever."
+    assert found["summary"] == "Nobody consumes queue reports: 3 messages wait forever."
     assert list(unknown(report)) == [UNACKED, AGE]
     assert "reports" in unknown(report)[AGE]
 

@@ -207,7 +207,7 @@ class Stuck(Exception):
 
 
 class BoundedCronSim(CronSim):
-    """A cronsim that gives up instead of searching for ever: each round of its search makes such a step."""
+    """A cronsim that gives up instead of searching forever: each round of its search makes such a step."""
 
     steps = 0
 

@@ -221,7 +221,7 @@ def test_a_message_behind_a_long_run_while_another_worker_idles_is_told(
 def test_a_task_that_kills_each_process_it_is_given_is_told(
     open_stage: Open, redis: parts.Redis, rows: Any
 ) -> None:
-    row = rows("F22", "a message is delivered anew for ever: it kills each process that runs it")
+    row = rows("F22", "a message is delivered anew forever: it kills each process that runs it")
     stage = open_stage(
         redis.url,
         {"report": {"task": "shop.job", "schedule": 4.0}},

@@ -139,7 +139,7 @@ def test_queue_that_nobody_consumes_is_found_and_its_repair_works(
     assert status == 2
     night, other = [one for one in document["findings"] if one["code"] == "QUEUE_UNCONSUMED"][::-1]
     assert (night["subject"]["name"], night["severity"]) == ("night", "critical")
-    assert night["summary"] == "Nobody consumes queue night: 4 messages wait for ever."
+    assert night["summary"] == "Nobody consumes queue night: 4 messages wait forever."
     assert {"fact": "The queue is named by the Beat entry nightly.", "at": None} in night["evidence"]
     assert other["subject"]["name"] == "in voices;$(x)"
     # The waiting time is unknown: the sender has no SDK.

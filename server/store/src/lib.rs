@@ -46,7 +46,7 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// How long a statement may wait for a lock.
 const LOCK: Duration = Duration::from_secs(10);
 /// PostgreSQL ends a transaction that is idle for this long. Otherwise the locks of a client that lost its network
-/// would stay for ever.
+/// would stay forever.
 const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(10);
 
 /// Begins transactions. Cheap to clone.

@@ -44,7 +44,7 @@ class EventBuffer:
     """Bounded parts that any thread may `put` into and one thread takes from.
 
     There is no lock. `put` runs inside the host's tasks: a fork could happen while a lock is held, and a
-    signal handler could wait for one for ever. Appending to and popping from a deque are atomic, and so is
+    signal handler could wait for one forever. Appending to and popping from a deque are atomic, and so is
     the drop count, an `itertools.count`.
     """
 

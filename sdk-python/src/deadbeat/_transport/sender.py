@@ -102,7 +102,7 @@ class Sender(Answers):
 
     @staticmethod
     def _pause(process: Process) -> float | None:
-        """How long the sender may sleep without a wake-up; None: for ever."""
+        """How long the sender may sleep without a wake-up; None: forever."""
         dues = [duty.due for duty in process.duties]
         if process.second_tries:
             dues.append(process.second_tries[0][0])

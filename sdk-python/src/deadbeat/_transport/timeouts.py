@@ -21,7 +21,7 @@ LONGEST_RETRY_SECONDS = 10.0
 REFUSED_KEY_SECONDS = 60.0
 # When to send an event again that the server rejected because it did not know the entry yet.
 SECOND_TRY_SECONDS = 2.0
-# A batch on which the server keeps failing must not block Beat's heartbeats for ever.
+# A batch on which the server keeps failing must not block Beat's heartbeats forever.
 SERVER_ERROR_TRIES = 6
 
 # -- The end of a process.

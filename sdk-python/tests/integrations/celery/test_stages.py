@@ -236,7 +236,7 @@ def test_slot_is_the_instant_since_when_an_entry_is_due() -> None:
     # The entry is not due: it was sent by hand.
     assert slot(schedule(3600), now) is None
     assert slot(schedule(60), None) is None
-    # A schedule that takes long each time is not asked for ever, because Beat waits meanwhile.
+    # A schedule that takes long each time is not asked forever, because Beat waits meanwhile.
     slots, entry = Slots(), Entry(Slow(60), now)
     asked = [slots.of(entry) is not None for _ in range(5)]
     assert asked == [True, True, True, False, False]

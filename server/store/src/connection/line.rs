@@ -1,7 +1,7 @@
 //! Connections to the database, with a timeout for every answer.
 //!
 //! A connection can hang: a proxy or a firewall drops packets, and nobody closes the connection. Without a timeout a
-//! caller would wait for ever, and a pool would lose the connection for good. PostgreSQL's own timeouts do not help,
+//! caller would wait forever, and a pool would lose the connection for good. PostgreSQL's own timeouts do not help,
 //! because none of its messages arrives. So every wait here ends. If an answer is still missing when its wait ends, the
 //! connection is closed and never used again.
 

@@ -27,7 +27,7 @@ impl Store {
     pub async fn listen(&self, channel: &str) -> StoreResult<Wakeups> {
         self.lines.gate.pass()?;
         // Use a separate pool. A listener cannot close a hung connection, which would occupy a place in the common pool
-        // for ever.
+        // forever.
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .acquire_timeout(LIVES)

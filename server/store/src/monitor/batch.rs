@@ -182,7 +182,7 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
         &column(monitors, |(_, state)| state.plain_end_at) as &[Option<DateTime<Utc>>],
         &column(pings, |ping| ping.project_id.0),
         &column(monitors, |((project, _), _)| project.0),
-        // The last release may remove a deadline and leave the hold. The evaluator would claim a monitor with a hold and no deadline for ever.
+        // The last release may remove a deadline and leave the hold. The evaluator would claim a monitor with a hold and no deadline forever.
         &column_of_some(monitors, |(_, state)| state.hold_until.filter(|_| state.deadline_at.is_some()))
             as &[Option<DateTime<Utc>>],
     )

@@ -104,7 +104,7 @@ class Canary:
     def start(self, now: float) -> None:
         """Send one from a thread of its own.
 
-        Connecting to a broker that does not answer can take for ever. Beat itself must not wait for that, so
+        Connecting to a broker that does not answer can take forever. Beat itself must not wait for that, so
         that it ticks and sends heartbeats while its broker is away.
         """
         if not self.is_enabled:

@@ -60,7 +60,7 @@ async fn is_cut(mut stream: TcpStream) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_body_that_does_not_come_is_cut_and_pings_are_answered_meanwhile() {
-    // Far fewer places than slow clients: were those held for ever, nobody else would get one.
+    // Far fewer places than slow clients: were those held forever, nobody else would get one.
     let harness = start(settings(1_000, 40)).await;
     let ping_url = ping_url(&harness).await;
     let ping = &ping_url[harness.url.len()..];

@@ -22,7 +22,7 @@ impl Slots {
         self.targets.insert(id, target);
     }
 
-    /// Waits until an attempt has ended, and removes all that have ended meanwhile. Waits for ever if none is under
+    /// Waits until an attempt has ended, and removes all that have ended meanwhile. Waits forever if none is under
     /// way. Each attempt records its own result; only a bug of ours, such as a panic, comes here.
     pub(super) async fn ended(&mut self) {
         let Some(first) = self.tasks.join_next_with_id().await else {

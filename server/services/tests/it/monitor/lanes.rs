@@ -190,7 +190,7 @@ async fn a_signal_that_makes_its_lane_panic_each_time_is_set_aside_after_two_res
         process.ping(&world, &Address::Ping(other.ping_id)).await,
         Ok(Accepted::Recorded)
     );
-    // It is tried again, and was no poison for ever.
+    // It is tried again, and was no poison forever.
     wait_for("the signal", async || process.ingest.aside() == 0).await;
     assert_eq!(world.count("SELECT count(*) FROM ping").await, 2);
     // Nobody is suspect any more: its next signal goes with the others.

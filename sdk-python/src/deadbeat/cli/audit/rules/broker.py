@@ -285,7 +285,7 @@ def _unconsumed(observed: Observations, queue: QueueSample) -> Finding:
         "QUEUE_UNCONSUMED",
         CRITICAL if ours else WARNING,
         Subject("queue", name),
-        f"Nobody consumes queue {name}: {_waiting(depth)} for ever.",
+        f"Nobody consumes queue {name}: {_waiting(depth)} forever.",
         facts,
         repair,
     )
@@ -303,7 +303,7 @@ def _unconsumed_route(observed: Observations, name: str) -> Iterator[Finding]:
         "CONFIG_QUEUE_UNCONSUMED",
         WARNING,
         Subject("queue", name),
-        f"Nobody consumes queue {name}, which is empty now: messages of {source} will wait there for ever.",
+        f"Nobody consumes queue {name}, which is empty now: messages of {source} will wait there forever.",
         [
             Fact(f"The queue is named by {source}."),
             Fact(f"Workers that answered: {listed(sorted(observed.first.workers))}."),

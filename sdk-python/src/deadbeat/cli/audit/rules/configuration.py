@@ -105,7 +105,7 @@ def _time_limits(application: Application, workers: list[WorkerAnswer]) -> Itera
             "CONFIG_TIME_LIMIT",
             WARNING,
             _setting("task_time_limit"),
-            "Tasks without a hard time limit: a hanging one occupies its process for ever.",
+            "Tasks without a hard time limit: a hanging one occupies its process forever.",
             [Fact(f"{len(unlimited)} of {len(tasks)} tasks have none: {listed(sorted(unlimited))}.")],
             [
                 Repair(
@@ -193,7 +193,7 @@ def _late_acks(application: Application) -> Iterator[Finding]:
             [
                 Repair(
                     "If they may run twice, set reject_on_worker_lost=True beside acks_late=True. One that "
-                    "kills its process each time is then redelivered for ever."
+                    "kills its process each time is then redelivered forever."
                 )
             ],
         )

@@ -104,7 +104,7 @@ proptest! {
             for blame in [evidence.of_missed(due, EARLY, now), evidence.of_overrun(&run, now)] {
                 if let Blame::Wait(until) = blame {
                     prop_assert!(until > now, "{until} at {now}");
-                    prop_assert!(now < at(LONG), "for ever");
+                    prop_assert!(now < at(LONG), "forever");
                 }
             }
             if let Contested::Wait(until) = evidence.of_contested(&run, now) {
