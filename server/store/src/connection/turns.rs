@@ -28,8 +28,18 @@ pub struct Turns<K> {
 /// A turn. Dropping it ends the turn.
 #[derive(Debug)]
 pub struct Turn {
-    _all: OwnedSemaphorePermit,
-    _own: OwnedSemaphorePermit,
+    all: OwnedSemaphorePermit,
+    own: OwnedSemaphorePermit,
+}
+
+impl Turn {
+    /// Ends the turn for all other askers. Its own asker gets the place back after a pause.
+    pub async fn end_with_pause(self, pause: Duration) {
+        let Self { all, own } = self;
+        drop(all);
+        tokio::time::sleep(pause).await;
+        drop(own);
+    }
 }
 
 impl<K: Eq + Hash> Turns<K> {
@@ -61,7 +71,7 @@ impl<K: Eq + Hash> Turns<K> {
         let waiting = async {
             let own = own.acquire_owned().await.ok()?;
             let all = Arc::clone(&self.all).acquire_owned().await.ok()?;
-            Some(Turn { _all: all, _own: own })
+            Some(Turn { all, own })
         };
         timeout(self.patience, waiting).await.ok()?
     }
@@ -82,6 +92,7 @@ impl<K: Eq + Hash> Turns<K> {
 #[cfg(test)]
 mod tests {
     use deadbeat_domain::ids::ProjectId;
+    use futures::FutureExt;
 
     use super::*;
 
@@ -137,6 +148,20 @@ mod tests {
         }
 
         assert!(turns.places.lock().unwrap().len() <= IDLE);
+    }
+
+    #[tokio::test]
+    async fn a_pause_after_a_turn_holds_back_its_own_asker_and_nobody_else() {
+        let turns = Turns::new(1, 1, Duration::from_secs(60));
+        let (heavy, other) = (ProjectId::generate(), ProjectId::generate());
+        let turn = turns.take(heavy).await.unwrap();
+
+        let pause = tokio::spawn(turn.end_with_pause(Duration::from_secs(3_600)));
+
+        drop(turns.take(other).await.expect("another asker's turn"));
+        assert!(turns.take(heavy).now_or_never().is_none(), "no pause");
+        pause.abort();
+        drop(turns.take(heavy).await.expect("its turn after the pause"));
     }
 
     #[tokio::test]
