@@ -9,7 +9,7 @@ from silent_failures.stage import Row
 
 FILE = parts.ROOT / "docs" / "silent-failures.md"
 BEGIN, END = "<!-- rows -->", "<!-- /rows -->"
-HEAD = ["row", "what is done", "holds", "cause told", "seconds (deadline)", "repair works"]
+HEAD = ["row", "what is done", "holds", "cause named", "seconds (deadline)", "repair works"]
 
 
 def cells(row: Row) -> list[str]:

@@ -46,7 +46,7 @@ struct Arguments {
 }
 
 /// The results of one connection.
-struct Seen {
+struct LoadResult {
     latency: Histogram<u64>,
     /// By status code; 0 is a broken connection.
     statuses: Vec<u64>,
@@ -89,7 +89,7 @@ async fn run(arguments: &Arguments, paths: Rc<Vec<String>>) -> anyhow::Result<()
             tokio::task::spawn_local(connection(plan, random))
         })
         .collect();
-    let mut total = Seen::new()?;
+    let mut total = LoadResult::new()?;
     for task in tasks {
         let seen = task.await??;
         total.latency.add(&seen.latency)?;
@@ -130,7 +130,7 @@ async fn run(arguments: &Arguments, paths: Rc<Vec<String>>) -> anyhow::Result<()
     Ok(())
 }
 
-impl Seen {
+impl LoadResult {
     fn new() -> anyhow::Result<Self> {
         Ok(Self {
             // Microseconds up to ten minutes, to three digits.
@@ -150,8 +150,8 @@ struct Plan {
     keep: bool,
 }
 
-async fn connection(plan: Plan, mut random: SmallRng) -> anyhow::Result<Seen> {
-    let mut seen = Seen::new()?;
+async fn connection(plan: Plan, mut random: SmallRng) -> anyhow::Result<LoadResult> {
+    let mut seen = LoadResult::new()?;
     let mut stream: Option<TcpStream> = None;
     let mut request = Vec::with_capacity(256);
     let mut answer = vec![0; 4_096];

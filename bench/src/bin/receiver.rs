@@ -19,7 +19,7 @@ struct Arguments {
 }
 
 /// The webhooks since the last request for figures.
-struct Seen {
+struct Arrivals {
     count: u64,
     without_deadline: u64,
     first: Option<DateTime<Utc>>,
@@ -28,7 +28,7 @@ struct Seen {
     lateness: Histogram<u64>,
 }
 
-impl Seen {
+impl Arrivals {
     fn new() -> anyhow::Result<Self> {
         Ok(Self {
             count: 0,
@@ -48,7 +48,7 @@ fn now() -> DateTime<Utc> {
     Utc::now()
 }
 
-async fn take(seen: Data<Mutex<Seen>>, body: Bytes) -> HttpResponse {
+async fn take(seen: Data<Mutex<Arrivals>>, body: Bytes) -> HttpResponse {
     let now = now();
     let deadline = serde_json::from_slice::<Value>(&body).ok().and_then(|payload| {
         let due: DateTime<Utc> = payload.pointer("/monitor/next_due_at")?.as_str()?.parse().ok()?;
@@ -69,8 +69,8 @@ async fn take(seen: Data<Mutex<Seen>>, body: Bytes) -> HttpResponse {
     HttpResponse::Ok().finish()
 }
 
-async fn figures(seen: Data<Mutex<Seen>>) -> actix_web::Result<HttpResponse> {
-    let fresh = Seen::new().map_err(actix_web::error::ErrorInternalServerError)?;
+async fn figures(seen: Data<Mutex<Arrivals>>) -> actix_web::Result<HttpResponse> {
+    let fresh = Arrivals::new().map_err(actix_web::error::ErrorInternalServerError)?;
     let seen = std::mem::replace(&mut *seen.lock().unwrap_or_else(PoisonError::into_inner), fresh);
     let seconds = seen.last.zip(seen.first).map(|(last, first)| last - first);
     Ok(HttpResponse::Ok().json(json!({
@@ -86,7 +86,7 @@ async fn figures(seen: Data<Mutex<Seen>>) -> actix_web::Result<HttpResponse> {
 #[actix_web::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let seen = Data::new(Mutex::new(Seen::new()?));
+    let seen = Data::new(Mutex::new(Arrivals::new()?));
     HttpServer::new(move || {
         App::new()
             .app_data(seen.clone())

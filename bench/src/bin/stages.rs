@@ -171,7 +171,7 @@ async fn run(arguments: &Arguments, plans: Vec<Vec<Vec<u8>>>) -> anyhow::Result<
     Ok(())
 }
 
-struct Seen {
+struct LoadResult {
     latency: Histogram<u64>,
     /// Requests answered with "try again", and sent again.
     refused: u64,
@@ -179,8 +179,8 @@ struct Seen {
     rejected: u64,
 }
 
-async fn connection(target: SocketAddr, plan: Rc<Vec<Vec<u8>>>) -> anyhow::Result<Seen> {
-    let mut seen = Seen {
+async fn connection(target: SocketAddr, plan: Rc<Vec<Vec<u8>>>) -> anyhow::Result<LoadResult> {
+    let mut seen = LoadResult {
         latency: Histogram::new_with_bounds(1, 600_000_000, 3)?,
         refused: 0,
         rejected: 0,

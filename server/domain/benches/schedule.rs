@@ -96,7 +96,7 @@ fn common() -> Vec<(&'static str, Value, &'static str)> {
 }
 
 /// The slowest that a search among 400,000 made-up schedules found (dates, times and years that are rare together, in every zone),
-/// and their kin. Three are refused, but only after every year has been looked at.
+/// and their kin. Three are refused, but only after the search has gone through every year.
 fn worst() -> Vec<(&'static str, Value, &'static str)> {
     let new_york = "America/New_York";
     let rare = "2088-03-02T00:00:00Z";

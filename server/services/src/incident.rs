@@ -23,7 +23,7 @@ use deadbeat_store::monitor::{Monitor, Stateful};
 use deadbeat_store::{StoreResult, Tx, Unreadable, with_sources};
 use uuid::Uuid;
 
-use self::changed::{Background, Changed, Named, News, What};
+use self::changed::{Background, Changed, Named, Occurrence, OccurrenceKind};
 use crate::alert::escalation;
 use crate::alert::outbox::{self, Telling};
 use crate::incident::explain::Explanation;
@@ -49,14 +49,14 @@ pub fn unreadable() -> u64 {
 ///
 /// # Errors
 /// If the database is away.
-pub async fn record(tx: &mut Tx, site: &Site, news: &[News<'_>]) -> StoreResult<()> {
+pub async fn record(tx: &mut Tx, site: &Site, news: &[Occurrence<'_>]) -> StoreResult<()> {
     if news.is_empty() {
         return Ok(());
     }
     let transitions: Vec<NewTransition> = news
         .iter()
         .filter_map(|one| match one.what {
-            What::Transition(transition) => {
+            OccurrenceKind::Transition(transition) => {
                 let subject = one.changed.subject();
                 Some(NewTransition {
                     project_id: one.changed.project(),
@@ -65,7 +65,7 @@ pub async fn record(tx: &mut Tx, site: &Site, news: &[News<'_>]) -> StoreResult<
                     transition,
                 })
             }
-            What::FailedAgain(..) => None,
+            OccurrenceKind::FailedAgain(..) => None,
         })
         .collect();
     if !transitions.is_empty() {
@@ -80,7 +80,7 @@ pub async fn record(tx: &mut Tx, site: &Site, news: &[News<'_>]) -> StoreResult<
     }
     // Record the changes of one subject one after the other: a failure before a success must not open its incident
     // after that success has resolved it. Different subjects share the statements.
-    let mut rounds: Vec<Vec<&News<'_>>> = Vec::new();
+    let mut rounds: Vec<Vec<&Occurrence<'_>>> = Vec::new();
     let mut seen: HashMap<Uuid, usize> = HashMap::new();
     for one in news {
         let round = seen.entry(one.changed.subject().id).or_default();
@@ -97,13 +97,13 @@ pub async fn record(tx: &mut Tx, site: &Site, news: &[News<'_>]) -> StoreResult<
 }
 
 /// Records changes of which no two are about one subject.
-async fn record_round(tx: &mut Tx, site: &Site, news: &[&News<'_>]) -> StoreResult<()> {
+async fn record_round(tx: &mut Tx, site: &Site, news: &[&Occurrence<'_>]) -> StoreResult<()> {
     let mut to_open: Vec<(Changed<'_>, Cause, DateTime<Utc>)> = Vec::new();
     let mut to_resolve: Vec<(Changed<'_>, DateTime<Utc>)> = Vec::new();
     for one in news {
         match one.what {
-            What::FailedAgain(cause, at) => to_open.push((one.changed, cause, at)),
-            What::Transition(transition) => match incident::consequence(&transition) {
+            OccurrenceKind::FailedAgain(cause, at) => to_open.push((one.changed, cause, at)),
+            OccurrenceKind::Transition(transition) => match incident::consequence(&transition) {
                 Consequence::Open(cause) => to_open.push((one.changed, cause, transition.at)),
                 Consequence::Resolve => to_resolve.push((one.changed, transition.at)),
                 Consequence::Join | Consequence::Nothing => {}
@@ -374,11 +374,11 @@ pub(crate) async fn rearm_members(
     }
     write_states(tx, back.iter().map(|(monitor, _)| monitor)).await?;
     let background = Background::default();
-    let news: Vec<News<'_>> = back
+    let news: Vec<Occurrence<'_>> = back
         .iter()
-        .map(|(monitor, transition)| News {
+        .map(|(monitor, transition)| Occurrence {
             changed: Changed::Monitor(monitor, &background),
-            what: What::Transition(*transition),
+            what: OccurrenceKind::Transition(*transition),
         })
         .collect();
     record(tx, site, &news).await

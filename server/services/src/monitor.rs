@@ -24,7 +24,7 @@ use deadbeat_store::{StoreResult, Tx};
 use serde_json::Value;
 
 use self::state::{load_runs, write_state};
-use crate::incident::changed::{Background, Changed, News, What};
+use crate::incident::changed::{Background, Changed, Occurrence, OccurrenceKind};
 use crate::people::pace::Work;
 use crate::people::quota::spend;
 use crate::{ServiceError, Services, Site, feed, incident};
@@ -56,7 +56,7 @@ pub struct Change {
     pub longest_run_seconds: Option<Option<f64>>,
     /// For filters.
     pub tags: Option<Vec<String>>,
-    /// Which channels are told.
+    /// The channels that get its alerts.
     pub channels: Option<ChannelChoice>,
     /// How urgent its own incidents are; `Some(None)`: as urgent as their causes.
     pub severity: Option<Option<Severity>>,
@@ -427,7 +427,7 @@ async fn change_status(
     Ok(monitor)
 }
 
-/// Deletes a monitor; an open incident about it is resolved, and that is told. Its pings and runs are hidden at once, and the retention
+/// Deletes a monitor; an open incident about it is resolved, with an alert. Its pings and runs are hidden at once, and the retention
 /// removes them.
 ///
 /// # Errors
@@ -439,9 +439,9 @@ pub async fn delete(services: &Services, access: &Access, id: MonitorId) -> Resu
     let mut monitor = monitor.ok_or(ServiceError::NotFound("monitor"))?;
     let now = services.now();
     if let Some(transition) = on_pause(&mut monitor.state, Trigger::Delete, now) {
-        let news = News {
+        let news = Occurrence {
             changed: Changed::Monitor(&monitor, &Background::default()),
-            what: What::Transition(transition),
+            what: OccurrenceKind::Transition(transition),
         };
         incident::record(&mut tx, &services.site, &[news]).await?;
     }
@@ -467,9 +467,9 @@ pub(crate) async fn apply_transition(
     transition: &Transition,
 ) -> StoreResult<()> {
     write_state(tx, monitor).await?;
-    let news = News {
+    let news = Occurrence {
         changed: Changed::Monitor(monitor, background),
-        what: What::Transition(*transition),
+        what: OccurrenceKind::Transition(*transition),
     };
     incident::record(tx, site, &[news]).await
 }

@@ -29,7 +29,7 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgPool};
 
-use connection::gate::{Gate, Stage};
+use connection::gate::{Gate, StartPhase};
 use connection::line::{Line, Lines};
 use connection::turns::Turns;
 pub use connection::wakeup::Wakeups;
@@ -234,7 +234,7 @@ impl Reader {
 
     /// Returns how far the server has come with its database since its start.
     #[must_use]
-    pub fn stage(&self) -> Stage {
+    pub fn stage(&self) -> StartPhase {
         self.lines.gate.stage()
     }
 

@@ -60,7 +60,7 @@ pub struct Monitor {
 /// The columns of a monitor that a signal needs, with the row locked. Every ping reads them, so they are only a tenth
 /// of all columns.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Heard {
+pub struct SignalledMonitor {
     /// Its id.
     pub id: MonitorId,
     /// The project that owns it.
@@ -103,7 +103,7 @@ macro_rules! stateful {
         }
     )+};
 }
-stateful!(Monitor, Heard);
+stateful!(Monitor, SignalledMonitor);
 
 /// A row whose schedule or status cannot be read. The caller puts the row aside, so that it never delays the others.
 #[derive(Debug)]

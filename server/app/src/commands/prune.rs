@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
-use deadbeat_services::operation::retention::{Figures, Kind, Retention};
+use deadbeat_services::operation::retention::{Kind, RemovalCounters, Retention};
 
 use crate::clock::SystemClock;
 use crate::config::{DatabaseConfig, RetentionConfig};
@@ -26,7 +26,7 @@ pub struct Command {
 pub async fn run(command: &Command) -> anyhow::Result<()> {
     let database = Database::of_command(&command.database).await?;
     let store = database.store()?;
-    let figures = Arc::new(Figures::default());
+    let figures = Arc::new(RemovalCounters::default());
     let pass = async {
         store.migrate().await.context("the database")?;
         let settings = command.retention.settings();

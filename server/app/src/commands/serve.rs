@@ -15,7 +15,7 @@ use deadbeat_services::alert::sealing::keeper::{self, FirstKey};
 use deadbeat_services::people::quota::QuotaSettings;
 use deadbeat_services::people::setup::{FirstStart, first_start};
 use deadbeat_services::secret::keyring::Keyring;
-use deadbeat_store::connection::gate::{Gate, Stage};
+use deadbeat_store::connection::gate::{Gate, StartPhase};
 use deadbeat_store::{Store, with_sources};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
@@ -139,7 +139,7 @@ async fn prepare(
                     tracing::warn!(error = %with_sources(&error), "the database is not ready; the server retries until it is");
                     told_at = Some(Instant::now());
                 }
-                gate.set(Stage::NotReached);
+                gate.set(StartPhase::NotReached);
                 tokio::time::sleep(AGAIN).await;
             }
             Err(ServiceError::Store(error)) => return Err(error).context("the database"),
@@ -151,7 +151,7 @@ async fn prepare(
         Some(first) => println!("{}", welcome(site_url, &first)),
         None => println!("Deadbeat serves at {site_url}"),
     }
-    gate.set(Stage::Open);
+    gate.set(StartPhase::Open);
     tracing::info!("the database is ready");
     store.close().await;
     Ok(())
@@ -166,7 +166,7 @@ async fn prepare_once(
     gate: &Gate,
 ) -> Result<Option<FirstStart>, ServiceError> {
     store.reader().check().await?;
-    gate.set(Stage::Migrating);
+    gate.set(StartPhase::Migrating);
     store.migrate().await?;
     match keeper::make_first_key(store, keyring, SystemClock.now()).await {
         Ok(()) => {}

@@ -81,7 +81,7 @@ pub struct Stage {
 
 /// A reported stage, with the facts about the whole run that its event carried.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Told {
+pub struct StageReport {
     /// The stage.
     pub stage: Stage,
     /// The task's name.
@@ -133,7 +133,7 @@ pub struct Trace {
 }
 
 /// Adds a reported stage. Returns false if the stage is already known.
-pub fn fold(trace: &mut Trace, told: &Told) -> bool {
+pub fn fold(trace: &mut Trace, told: &StageReport) -> bool {
     // Of two different values, keep the greater one, so that the order of arrival does not matter.
     join(&mut trace.task, &told.task, |kept, new| new > kept);
     join(&mut trace.task_id, &told.task_id, |kept, new| new > kept);
@@ -382,7 +382,7 @@ impl Trace {
     /// Returns the stage that gives up a run whose end no process reports. It has the time of the run's last stage, so
     /// that any real later stage overrides it, even one that is reported late.
     #[must_use]
-    pub fn given_up(&self, id: Uuid, why: &str) -> Told {
+    pub fn given_up(&self, id: Uuid, why: &str) -> StageReport {
         let stage = Stage {
             id,
             kind: StageKind::GivenUp,
@@ -398,7 +398,7 @@ impl Trace {
             duration_seconds: None,
             error: Some(why.to_owned()),
         };
-        Told {
+        StageReport {
             stage,
             task: None,
             task_id: None,

@@ -43,7 +43,7 @@ pub const SKEW_PATIENCE: TimeDelta = TimeDelta::seconds(20);
 
 /// The facts of a snapshot that show whether a worker works.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Look {
+pub struct SnapshotFacts {
     /// It is connected to the broker.
     pub connected: bool,
     /// It executes tasks in the main process, one at a time. Its loop does not turn during a task.
@@ -73,7 +73,7 @@ pub struct Look {
 /// Returns the fault of a worker that reports, and for how long the fault must last before an incident opens. Progress
 /// decides, not the connection alone.
 #[must_use]
-pub fn trouble(look: &Look) -> Option<(Cause, TimeDelta)> {
+pub fn trouble(look: &SnapshotFacts) -> Option<(Cause, TimeDelta)> {
     let has_room = look.active < look.processes;
     let is_wedged = look.loop_lag >= GHOST_PATIENCE && !(look.is_solo && look.active > 0);
     let holds_idly = look.reserved > look.active;

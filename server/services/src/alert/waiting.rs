@@ -9,7 +9,7 @@ use deadbeat_domain::alert::recipients::{Channel, Withheld};
 use deadbeat_domain::alert::routing::Traits;
 use deadbeat_domain::ids::{ChannelId, MonitorId, MonitorKey, ProjectId};
 use deadbeat_domain::incident::SubjectKind;
-use deadbeat_store::alert::waiting::{self, Decided, Only, Waiting};
+use deadbeat_store::alert::waiting::{self, Decided, Only, WaitingDelivery};
 use deadbeat_store::{StoreResult, Tx};
 
 use crate::alert::hold;
@@ -59,7 +59,7 @@ pub(crate) async fn decide_anew(
     }
 }
 
-fn decide(row: &Waiting, channel: &Channel, holds: &[Hold], now: DateTime<Utc>) -> Decided {
+fn decide(row: &WaitingDelivery, channel: &Channel, holds: &[Hold], now: DateTime<Utc>) -> Decided {
     let about = About {
         traits: Traits {
             kind: row.subject_kind,

@@ -35,7 +35,7 @@ use crate::celery::beat::incarnation::{Identity, Incarnations};
 use crate::celery::event::Verdict;
 use crate::celery::result_backend::report;
 use crate::celery::{broker, result_backend};
-use crate::incident::changed::{Background, Changed, News, What};
+use crate::incident::changed::{Background, Changed, Occurrence, OccurrenceKind};
 use crate::{ServiceError, Services, feed, incident};
 
 /// A heartbeat: the Beat lives.
@@ -302,7 +302,7 @@ pub(crate) async fn alive(
             Some(at) => Some(schedule_emptied::evidence(&mut tx, &beat, at).await?),
             None => None,
         };
-        let news: Vec<News<'_>> = std::iter::once(transition)
+        let news: Vec<Occurrence<'_>> = std::iter::once(transition)
             .chain(successor)
             .map(|transition| {
                 let changed = match (&emptied, &at_once, transition.trigger) {
@@ -315,9 +315,9 @@ pub(crate) async fn alive(
                     }
                     _ => Changed::Beat(&beat),
                 };
-                News {
+                Occurrence {
                     changed,
-                    what: What::Transition(transition),
+                    what: OccurrenceKind::Transition(transition),
                 }
             })
             .collect();
@@ -386,13 +386,13 @@ pub async fn delete(services: &Services, access: &Access, id: BeatId) -> Result<
             None
         };
         let background = Background::default();
-        let news: Vec<News<'_>> = gone
+        let news: Vec<Occurrence<'_>> = gone
             .iter()
             .map(|(monitor, transition)| (Changed::Monitor(monitor, &background), *transition))
             .chain(of_beat.map(|transition| (Changed::Beat(&beat), transition)))
-            .map(|(changed, transition)| News {
+            .map(|(changed, transition)| Occurrence {
                 changed,
-                what: What::Transition(transition),
+                what: OccurrenceKind::Transition(transition),
             })
             .collect();
         incident::record(&mut tx, &services.site, &news).await?;

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use self::queues::{SilentWorkers, look, strangers};
 use crate::celery::event::Verdict;
-use crate::incident::changed::{Changed, News, What};
+use crate::incident::changed::{Changed, Occurrence, OccurrenceKind};
 use crate::{ServiceError, Services, Site, incident};
 
 /// A sample of a broker.
@@ -75,7 +75,7 @@ pub struct Sample {
     pub answering: Option<Vec<Answering>>,
     /// The queues.
     #[serde(default, skip_serializing)]
-    pub queues: Vec<Seen>,
+    pub queues: Vec<QueueSample>,
 }
 
 /// A worker that answered.
@@ -93,7 +93,7 @@ pub(crate) const ANSWERING: usize = 1_000;
 
 /// A queue in a sample.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Seen {
+pub struct QueueSample {
     /// Its name.
     pub name: String,
     /// The number of waiting messages of all priorities, or 0 if the queue does not exist. `None`: the broker refuses to say.
@@ -286,12 +286,12 @@ pub(crate) async fn seen(
             .map(|queue| (queue.name.clone(), queue))
             .collect();
         // A queue whose depth the broker refuses to report stays as it was.
-        let told: Vec<(&Seen, i64)> = sample
+        let told: Vec<(&QueueSample, i64)> = sample
             .queues
             .iter()
             .filter_map(|seen| Some((seen, seen.depth?)))
             .collect();
-        let is_new = |seen: &Seen| !known.contains_key(&seen.name);
+        let is_new = |seen: &QueueSample| !known.contains_key(&seen.name);
         let mut room = if told.iter().any(|(seen, _)| is_new(seen)) {
             limits::PROJECT_QUEUES - deadbeat_store::celery::queue::count(&mut tx, project).await?
         } else {
@@ -349,16 +349,16 @@ pub(crate) async fn seen(
         are_well.push((project, SubjectKind::Broker, broker.id.0));
     }
     incident::rearm_members(&mut tx, &services.site, &are_well, now).await?;
-    let mut news: Vec<News<'_>> = changed
+    let mut news: Vec<Occurrence<'_>> = changed
         .iter()
-        .map(|(place, transition)| News {
+        .map(|(place, transition)| Occurrence {
             changed: Changed::Queue(&queues[*place], &workers, &strangers),
-            what: What::Transition(*transition),
+            what: OccurrenceKind::Transition(*transition),
         })
         .collect();
-    news.extend(broker_changed.map(|transition| News {
+    news.extend(broker_changed.map(|transition| Occurrence {
         changed: Changed::Broker(&broker),
-        what: What::Transition(transition),
+        what: OccurrenceKind::Transition(transition),
     }));
     let any = !news.is_empty();
     incident::record(&mut tx, &services.site, &news).await?;
@@ -399,15 +399,15 @@ pub(crate) async fn give_up_unseen(
         deadbeat_store::celery::queue::write(tx, &changed).await?;
         over.push((broker, of_broker, queues));
     }
-    let mut news: Vec<News<'_>> = Vec::new();
+    let mut news: Vec<Occurrence<'_>> = Vec::new();
     for (broker, of_broker, queues) in &over {
-        news.extend(of_broker.map(|transition| News {
+        news.extend(of_broker.map(|transition| Occurrence {
             changed: Changed::Broker(broker),
-            what: What::Transition(transition),
+            what: OccurrenceKind::Transition(transition),
         }));
-        news.extend(queues.iter().map(|(queue, transition)| News {
+        news.extend(queues.iter().map(|(queue, transition)| Occurrence {
             changed: Changed::Queue(queue, &[], &[]),
-            what: What::Transition(*transition),
+            what: OccurrenceKind::Transition(*transition),
         }));
     }
     let subjects: Vec<SubjectKey> = news.iter().map(|one| one.changed.key()).collect();

@@ -22,7 +22,7 @@ use deadbeat_domain::monitor::status::Status;
 use deadbeat_store::celery::beat::Beat;
 use deadbeat_store::celery::broker::Broker;
 use deadbeat_store::celery::queue::Queue;
-use deadbeat_store::celery::trace::stage::Stage;
+use deadbeat_store::celery::trace::stage::RunProgress;
 use deadbeat_store::celery::worker::Worker;
 use deadbeat_store::monitor::Monitor;
 use deadbeat_store::{StoreResult, Tx};
@@ -49,10 +49,10 @@ pub(crate) struct Scene {
 
 /// The known facts about the monitors of a sweep.
 #[derive(Debug, Default)]
-pub(crate) struct Known {
+pub(crate) struct Surroundings {
     beats: HashMap<BeatId, Beat>,
     scenes: HashMap<(ProjectId, String), Scene>,
-    stages: HashMap<MonitorId, Stage>,
+    stages: HashMap<MonitorId, RunProgress>,
     /// The processes of Beats. If a Beat has several, also the lineages that list a monitor's entry.
     incarnations: HashMap<BeatId, Vec<Incarnation>>,
     listed_by: HashMap<MonitorId, Bits>,
@@ -61,7 +61,7 @@ pub(crate) struct Known {
     now: DateTime<Utc>,
 }
 
-impl Known {
+impl Surroundings {
     /// Reads all facts for these monitors, once per application.
     pub(crate) async fn gather(tx: &mut Tx, monitors: &[&Monitor], now: DateTime<Utc>) -> StoreResult<Self> {
         let beat = |monitor: &&Monitor| Some((monitor.project_id, monitor.beat_id?));
@@ -163,7 +163,7 @@ impl Known {
     }
 
     /// Returns the stage that the monitor's newest run has reached.
-    pub(crate) fn stage(&self, monitor: &Monitor) -> Option<&Stage> {
+    pub(crate) fn stage(&self, monitor: &Monitor) -> Option<&RunProgress> {
         self.stages.get(&monitor.id)
     }
 

@@ -27,7 +27,7 @@ use deadbeat_store::{Store, StoreResult, Tx};
 use uuid::Uuid;
 
 use self::lost::Host;
-use crate::incident::changed::{Changed, News, What};
+use crate::incident::changed::{Changed, Occurrence, OccurrenceKind};
 use crate::incident::explain::{self, Explanation};
 use crate::{Site, feed, incident};
 
@@ -90,15 +90,15 @@ impl Host {
         of.map(|one| one.part.id).collect()
     }
 
-    fn news(&self, to: Status, trigger: Trigger, at: DateTime<Utc>) -> News<'_> {
+    fn news(&self, to: Status, trigger: Trigger, at: DateTime<Utc>) -> Occurrence<'_> {
         let from = if to == Status::Down {
             Status::Up
         } else {
             Status::Down
         };
-        News {
+        Occurrence {
             changed: Changed::Host(self),
-            what: What::Transition(Transition {
+            what: OccurrenceKind::Transition(Transition {
                 from,
                 to,
                 trigger,

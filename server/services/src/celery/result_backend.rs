@@ -19,7 +19,7 @@ use deadbeat_store::celery::result_backend::{Open, Process};
 use deadbeat_store::{Store, StoreError, StoreResult, Tx, with_sources};
 
 use self::report::{Backend, Report, worst};
-use crate::incident::changed::{Changed, News, What};
+use crate::incident::changed::{Changed, Occurrence, OccurrenceKind};
 use crate::{Site, incident};
 
 /// For how long an outage is remembered. Runs that the outage interrupted are judged within seconds of its end.
@@ -141,9 +141,9 @@ async fn settle(tx: &mut Tx, site: &Site, open: &Open, now: DateTime<Utc>) -> St
 }
 
 async fn record(tx: &mut Tx, site: &Site, backend: &Backend, transition: Transition) -> StoreResult<()> {
-    let news = News {
+    let news = Occurrence {
         changed: Changed::ResultBackend(backend),
-        what: What::Transition(transition),
+        what: OccurrenceKind::Transition(transition),
     };
     incident::record(tx, site, &[news]).await
 }

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use deadbeat_domain::celery::trace::{Told, Trace, TraceState, fold};
+use deadbeat_domain::celery::trace::{StageReport, Trace, TraceState, fold};
 use deadbeat_domain::ids::{MonitorId, ProjectId};
 use deadbeat_store::celery::trace::Stored;
 use deadbeat_store::{Store, StoreResult, Tx, with_sources};
@@ -48,12 +48,12 @@ pub struct NewStage {
     /// The entry's monitor.
     pub monitor_id: Option<MonitorId>,
     /// The reported stage.
-    pub told: Told,
+    pub told: StageReport,
 }
 
 /// Counters for metrics.
 #[derive(Debug, Default)]
-pub struct Figures {
+pub struct TraceCounters {
     /// Stages that were written.
     pub recorded: AtomicU64,
     /// Stages that were refused, because the queue was full or the database could not be reached.
@@ -68,7 +68,7 @@ pub struct Figures {
 pub type Fresh = HashSet<Uuid>;
 
 /// The stages of one request, and the client that waits for the answer.
-struct Waiting {
+struct WaitingStages {
     project: ProjectId,
     received_at: DateTime<Utc>,
     stages: Vec<NewStage>,
@@ -81,9 +81,9 @@ struct Waiting {
 /// The entrance for stages. Clones are cheap.
 #[derive(Debug, Clone)]
 pub struct Traces {
-    queue: mpsc::Sender<Waiting>,
+    queue: mpsc::Sender<WaitingStages>,
     places: Arc<Semaphore>,
-    figures: Arc<Figures>,
+    figures: Arc<TraceCounters>,
     duty: Duty,
 }
 
@@ -92,7 +92,7 @@ impl Traces {
     #[must_use]
     pub fn new(store: &Store) -> (Self, TraceWriter) {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        let figures = Arc::new(Figures::default());
+        let figures = Arc::new(TraceCounters::default());
         let duty = Duty::new("trace writer");
         let writer = Writer {
             store: store.clone(),
@@ -139,7 +139,7 @@ impl Traces {
             .try_acquire_many_owned(wanted)
             .map_err(|_| refuse())?;
         let (answer, answered) = oneshot::channel();
-        let waiting = Waiting {
+        let waiting = WaitingStages {
             project,
             received_at,
             stages,
@@ -166,7 +166,7 @@ impl Traces {
 
     /// Returns the counters for metrics.
     #[must_use]
-    pub fn figures(&self) -> &Figures {
+    pub fn figures(&self) -> &TraceCounters {
         &self.figures
     }
 }
@@ -187,21 +187,21 @@ impl TraceWriter {
 
 struct Writer {
     store: Store,
-    figures: Arc<Figures>,
+    figures: Arc<TraceCounters>,
     duty: Duty,
     /// Projects whose stages the writer was writing when it panicked.
     suspects: Suspects<ProjectId>,
 }
 
 impl Work for Writer {
-    type One = Waiting;
+    type One = WaitingStages;
     const BATCH: usize = BATCH;
 
-    fn weight(one: &Waiting) -> usize {
+    fn weight(one: &WaitingStages) -> usize {
         one.stages.len()
     }
 
-    async fn write(&mut self, batch: Vec<Waiting>) {
+    async fn write(&mut self, batch: Vec<WaitingStages>) {
         if self.suspects.is_empty() {
             return self.write_now(batch).await;
         }
@@ -224,7 +224,7 @@ impl Work for Writer {
 type OfRun<'a> = Vec<(usize, DateTime<Utc>, &'a NewStage)>;
 
 impl Writer {
-    async fn write_now(&self, batch: Vec<Waiting>) {
+    async fn write_now(&self, batch: Vec<WaitingStages>) {
         let done = self.commit(&batch).await;
         self.duty.ended(&done);
         match done {
@@ -254,7 +254,7 @@ impl Writer {
     }
 
     /// Answers the clients. `fresh` has one set for each request.
-    fn answer(&self, batch: Vec<Waiting>, fresh: Vec<Fresh>) {
+    fn answer(&self, batch: Vec<WaitingStages>, fresh: Vec<Fresh>) {
         for (one, fresh) in batch.into_iter().zip(fresh) {
             self.figures
                 .recorded
@@ -265,7 +265,7 @@ impl Writer {
     }
 
     /// Writes a batch in one transaction. Returns which stages were new, one set for each request.
-    async fn commit(&self, batch: &[Waiting]) -> StoreResult<Vec<Fresh>> {
+    async fn commit(&self, batch: &[WaitingStages]) -> StoreResult<Vec<Fresh>> {
         let _watch = self.suspects.watch(batch.iter().map(|one| &one.project));
         let mut runs: BTreeMap<(ProjectId, Uuid), OfRun<'_>> = BTreeMap::new();
         for (place, request) in batch.iter().enumerate() {

@@ -10,7 +10,9 @@ use deadbeat_domain::celery::host::load::HostLoad;
 use deadbeat_domain::celery::switch::Switch;
 use deadbeat_domain::celery::worker::incarnation::{self, Said};
 use deadbeat_domain::celery::worker::orphan::LISTED_WITHIN;
-use deadbeat_domain::celery::worker::{GHOST_PATIENCE, Look, Phase, on_failed_exit, on_snapshot, trouble};
+use deadbeat_domain::celery::worker::{
+    GHOST_PATIENCE, Phase, SnapshotFacts, on_failed_exit, on_snapshot, trouble,
+};
 use deadbeat_domain::ids::{ApiKeyId, ProjectId, WorkerId};
 use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::limits;
@@ -25,12 +27,12 @@ use uuid::Uuid;
 use crate::celery::event::Verdict;
 use crate::celery::result_backend::report;
 use crate::celery::{broker, result_backend};
-use crate::incident::changed::{Changed, News, What};
+use crate::incident::changed::{Changed, Occurrence, OccurrenceKind};
 use crate::{ServiceError, Services, incident};
 
 /// The state of a worker, as far as its main process knows it without asking the broker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Snapshot {
+pub struct WorkerSnapshot {
     /// The Celery application's name, the same as Beat's.
     pub app: String,
     /// Celery's node name.
@@ -141,7 +143,7 @@ pub struct Snapshot {
     pub exit_error: Option<Text>,
 }
 
-impl Snapshot {
+impl WorkerSnapshot {
     /// Returns true if the worker has ended without an order.
     fn has_failed(&self) -> bool {
         self.state == Phase::Stopped && self.exit_code.is_some_and(|code| code != 0)
@@ -199,7 +201,7 @@ fn grace() -> f64 {
     GRACE_SECONDS
 }
 
-fn check(snapshot: &Snapshot) -> Result<(), ServiceError> {
+fn check(snapshot: &WorkerSnapshot) -> Result<(), ServiceError> {
     let mut faults = Vec::new();
     check_name("/app", &snapshot.app, 200, &mut faults);
     check_name("/worker", &snapshot.worker, 200, &mut faults);
@@ -231,7 +233,7 @@ fn check(snapshot: &Snapshot) -> Result<(), ServiceError> {
 }
 
 /// Returns true if a worker has made progress since its last snapshot: it began or ended a task, or had nothing to do.
-fn got_on(before: &serde_json::Value, snapshot: &Snapshot, is_waited_for: bool) -> bool {
+fn got_on(before: &serde_json::Value, snapshot: &WorkerSnapshot, is_waited_for: bool) -> bool {
     let count = |name: &str| before.get(name).and_then(serde_json::Value::as_i64);
     (snapshot.reserved.unwrap_or(0) == 0 && !is_waited_for)
         || count("accepted") != snapshot.accepted
@@ -255,16 +257,16 @@ fn is_waited_for(queues: &[Queue], consumed: &[String], now: DateTime<Utc>) -> b
 
 /// Returns the facts that show whether the worker works.
 fn look(
-    snapshot: &Snapshot,
+    snapshot: &WorkerSnapshot,
     worker: &Worker,
     is_waited_for: bool,
     skew: TimeDelta,
     now: DateTime<Utc>,
-) -> Look {
+) -> SnapshotFacts {
     let lag = snapshot
         .loop_lag_seconds
         .filter(|lag| (0.0..=limits::SPAN_SECONDS).contains(lag));
-    Look {
+    SnapshotFacts {
         connected: snapshot.connected != Some(false),
         is_solo: snapshot.pool.as_deref() == Some("solo"),
         active: snapshot.active.unwrap_or(0),
@@ -290,7 +292,7 @@ fn look(
 pub(crate) async fn heard(
     services: &Services,
     project: ProjectId,
-    snapshot: Snapshot,
+    snapshot: WorkerSnapshot,
     skew: TimeDelta,
     key: Option<ApiKeyId>,
 ) -> Result<Verdict, ServiceError> {
@@ -480,9 +482,9 @@ pub(crate) async fn heard(
             let well = [(project, SubjectKind::Worker, worker.id.0)];
             incident::rearm_members(&mut tx, &services.site, &well, now).await?;
         }
-        let news = News {
+        let news = Occurrence {
             changed: Changed::Worker(&worker),
-            what: What::Transition(transition),
+            what: OccurrenceKind::Transition(transition),
         };
         incident::record(&mut tx, &services.site, &[news]).await?;
     }

@@ -11,7 +11,7 @@ use deadbeat_domain::monitor::ping::Signal;
 use deadbeat_store::celery::beat::Beat;
 use deadbeat_store::celery::broker::Broker;
 use deadbeat_store::celery::queue::Queue;
-use deadbeat_store::celery::trace::stage::Stage;
+use deadbeat_store::celery::trace::stage::RunProgress;
 use deadbeat_store::celery::worker::Worker;
 use deadbeat_store::incident::member::Affected;
 use deadbeat_store::monitor::Monitor;
@@ -32,7 +32,7 @@ pub struct Background<'a> {
     /// The Beat's processes that crashed in a row.
     pub crashes: &'a [Incarnation],
     /// The last reported stage of the monitor's newest run.
-    pub stage: Option<&'a Stage>,
+    pub stage: Option<&'a RunProgress>,
     /// The broker of its application.
     pub broker: Option<&'a Broker>,
     /// The queues of its application.
@@ -203,16 +203,16 @@ impl<'a> Changed<'a> {
 
 /// A change of a subject.
 #[derive(Debug, Clone, Copy)]
-pub struct News<'a> {
+pub struct Occurrence<'a> {
     /// The subject.
     pub changed: Changed<'a>,
     /// The change.
-    pub what: What,
+    pub what: OccurrenceKind,
 }
 
 /// The kinds of changes.
 #[derive(Debug, Clone, Copy)]
-pub enum What {
+pub enum OccurrenceKind {
     /// The subject's status changed.
     Transition(Transition),
     /// The subject failed with this cause, at this time, while it was down. Its status does not change. An incident

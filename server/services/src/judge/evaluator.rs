@@ -34,7 +34,7 @@ use uuid::Uuid;
 
 use self::switches::Kind;
 use crate::Site;
-use crate::incident::changed::{News, What};
+use crate::incident::changed::{Occurrence, OccurrenceKind};
 use crate::judge::blind_notice;
 use crate::judge::excuse::LONGEST_EXCUSE;
 use crate::operation::duty::Duty;
@@ -83,9 +83,11 @@ impl Swept {
 }
 
 /// Returns the number of subjects that went down.
-fn downs(news: &[News<'_>]) -> usize {
+fn downs(news: &[Occurrence<'_>]) -> usize {
     news.iter()
-        .filter(|one| matches!(one.what, What::Transition(transition) if transition.to == Status::Down))
+        .filter(
+            |one| matches!(one.what, OccurrenceKind::Transition(transition) if transition.to == Status::Down),
+        )
         .count()
 }
 

@@ -45,7 +45,7 @@ struct Inner {
     rows_swept: AtomicU64,
     put_aside: AtomicU64,
     silent: AtomicU64,
-    retention: Arc<retention::Figures>,
+    retention: Arc<retention::RemovalCounters>,
     /// When the last check of the database began, and its result if the database answered.
     looked: Mutex<Option<(Instant, Option<Pulse>)>>,
 }
@@ -231,7 +231,7 @@ impl Selfwatch {
 
     /// Returns the counters of this process's retention.
     #[must_use]
-    pub fn retention(&self) -> &Arc<retention::Figures> {
+    pub fn retention(&self) -> &Arc<retention::RemovalCounters> {
         &self.inner.retention
     }
 

@@ -16,7 +16,7 @@ use crate::{StoreResult, Tx};
 
 /// A delivery whose decision can be revised, with the values that decide.
 #[derive(Debug, Clone)]
-pub struct Waiting {
+pub struct WaitingDelivery {
     /// Its id.
     pub id: DeliveryId,
     /// The channel that it goes to.
@@ -68,7 +68,7 @@ pub async fn lock(
     only: Only,
     after: Option<DeliveryId>,
     limit: i64,
-) -> StoreResult<Vec<Waiting>> {
+) -> StoreResult<Vec<WaitingDelivery>> {
     let (channel, subject) = match only {
         Only::All => (None, None),
         Only::Channel(id) => (Some(id.0), None),
@@ -107,7 +107,7 @@ pub async fn lock(
     let waiting = rows.into_iter().filter_map(|row| {
         let cause = Cause::parse(&row.cause);
         let severity = row.severity.as_deref().and_then(Severity::parse);
-        Some(Waiting {
+        Some(WaitingDelivery {
             id: DeliveryId(row.id),
             channel_id: ChannelId(row.channel_id),
             // Leave out a delivery that a newer version wrote: that version revises it.

@@ -10,12 +10,12 @@ use tokio::sync::watch;
 /// A gate for statements: open or shut. Clones share one gate. The default is open.
 #[derive(Debug, Clone)]
 pub struct Gate {
-    stage: Arc<watch::Sender<Stage>>,
+    stage: Arc<watch::Sender<StartPhase>>,
 }
 
 /// How far a server has come with its database since its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
+pub enum StartPhase {
     /// The server has not reached the database yet.
     NotReached,
     /// The server has reached the database and is applying migrations.
@@ -26,12 +26,12 @@ pub enum Stage {
 
 impl Default for Gate {
     fn default() -> Self {
-        Self::at(Stage::Open)
+        Self::at(StartPhase::Open)
     }
 }
 
 impl Gate {
-    fn at(stage: Stage) -> Self {
+    fn at(stage: StartPhase) -> Self {
         Self {
             stage: Arc::new(watch::Sender::new(stage)),
         }
@@ -40,17 +40,17 @@ impl Gate {
     /// Returns a gate that stays shut until [`Gate::set`] opens it.
     #[must_use]
     pub fn shut() -> Self {
-        Self::at(Stage::NotReached)
+        Self::at(StartPhase::NotReached)
     }
 
-    /// Sets how far the server has come. [`Stage::Open`] lets statements pass.
-    pub fn set(&self, stage: Stage) {
+    /// Sets how far the server has come. [`StartPhase::Open`] lets statements pass.
+    pub fn set(&self, stage: StartPhase) {
         self.stage.send_replace(stage);
     }
 
     /// Returns how far the server has come with its database.
     #[must_use]
-    pub fn stage(&self) -> Stage {
+    pub fn stage(&self) -> StartPhase {
         *self.stage.borrow()
     }
 
@@ -60,7 +60,7 @@ impl Gate {
         let _ = self
             .stage
             .subscribe()
-            .wait_for(|stage| *stage == Stage::Open)
+            .wait_for(|stage| *stage == StartPhase::Open)
             .await;
     }
 
@@ -73,7 +73,7 @@ impl Gate {
     }
 }
 
-impl Stage {
+impl StartPhase {
     /// Returns why the database cannot be used yet. None: the gate is open.
     #[must_use]
     pub fn reason(self) -> Option<&'static str> {

@@ -8,7 +8,7 @@ use deadbeat_domain::monitor::status::Status;
 use deadbeat_domain::monitor::{Expectation, MonitorState};
 use uuid::Uuid;
 
-use super::{Heard, Monitor, Row, Unreadable, one};
+use super::{Monitor, Row, SignalledMonitor, Unreadable, one};
 use crate::celery::beat::Beat;
 use crate::celery::worker::Worker;
 use crate::monitor::batch::column;
@@ -288,7 +288,7 @@ pub async fn lock_for_signals(
     ping_ids: &[Uuid],
     ids: &[Uuid],
     held: Held,
-) -> StoreResult<Vec<Result<Heard, Unreadable>>> {
+) -> StoreResult<Vec<Result<SignalledMonitor, Unreadable>>> {
     let rows = match held {
         Held::Wait => {
             sqlx::query_as!(
@@ -338,7 +338,7 @@ pub async fn lock_for_signals(
         };
         let schedule = memo::read(&row.schedule).map_err(|error| corrupt(error.to_string()))?;
         let status = Status::parse(&row.status).ok_or_else(|| corrupt(format!("status {}", row.status)))?;
-        Ok(Heard {
+        Ok(SignalledMonitor {
             id,
             project_id,
             ping_id: PingId(row.ping_id),

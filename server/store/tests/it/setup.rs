@@ -18,7 +18,7 @@ use deadbeat_store::alert::delivery::NewAlert;
 use deadbeat_store::incident::Incident;
 use deadbeat_store::monitor::batch::{self, Batch};
 use deadbeat_store::monitor::ping::NewPing;
-use deadbeat_store::monitor::{Heard, Monitor, Stateful};
+use deadbeat_store::monitor::{Monitor, SignalledMonitor, Stateful};
 use deadbeat_store::people::project::Project;
 use deadbeat_store::{Store, Tx};
 use serde_json::json;
@@ -96,7 +96,7 @@ impl World {
         )
         .await
         .unwrap();
-        let mut monitors: Vec<Heard> = rows.into_iter().map(Result::unwrap).collect();
+        let mut monitors: Vec<SignalledMonitor> = rows.into_iter().map(Result::unwrap).collect();
         deadbeat_store::monitor::run::load_into(&mut tx, &mut monitors, &[])
             .await
             .unwrap();

@@ -108,7 +108,7 @@ fn rows() -> Vec<(&'static str, Alert, &'static str)> {
     vec![
         ("`opened`, a monitor with its own list", Alert::Opened, "chosen"),
         (
-            "`opened`, a monitor that tells all, or another subject",
+            "`opened`, a monitor that alerts all, or another subject",
             Alert::Opened,
             "project",
         ),
@@ -180,7 +180,7 @@ fn who_is_addressed_is_what_the_document_says() {
         "itself",
         "chosen for the monitor",
         "any other",
-        "has heard `opened`",
+        "got `opened`",
         "joined by escalation",
         "named by the step",
     ];

@@ -27,8 +27,8 @@ fn stage(kind: StageKind, milliseconds: i64) -> Stage {
     }
 }
 
-fn told(stage: Stage) -> Told {
-    Told {
+fn told(stage: Stage) -> StageReport {
+    StageReport {
         stage,
         task: None,
         task_id: None,
@@ -266,13 +266,13 @@ fn a_run_that_was_given_up_is_lost_until_somebody_knows_better() {
 #[test]
 fn what_a_trace_says_of_times_and_attempts() {
     let mut trace = Trace::default();
-    let sent = Told {
+    let sent = StageReport {
         task: Some("shop.pay".to_owned()),
         eta: Some(at(5_000)),
         published_at: Some(at(0)),
         ..told(stage(StageKind::Published, 0))
     };
-    let retry_sent = Told {
+    let retry_sent = StageReport {
         eta: Some(at(90_000)),
         published_at: Some(at(6_000)),
         ..told(retried(1, stage(StageKind::Published, 6_000)))
@@ -309,15 +309,15 @@ fn what_a_trace_says_of_times_and_attempts() {
 #[test]
 fn when_a_run_was_sent_is_known_by_who_sent_it_and_else_by_its_message() {
     // The message has the time by the clock of Beat's host, which is ten minutes slow.
-    let received = Told {
+    let received = StageReport {
         published_at: Some(at(-600_000)),
         ..told(stage(StageKind::Received, 100))
     };
-    let sent = Told {
+    let sent = StageReport {
         published_at: Some(at(0)),
         ..told(stage(StageKind::Published, 0))
     };
-    let ended = Told {
+    let ended = StageReport {
         published_at: Some(at(-600_001)),
         ..told(ended(300, 0, Outcome::Expired))
     };
@@ -395,8 +395,8 @@ prop_compose! {
         task in proptest::option::of(select(vec!["a", "b"])),
         eta in proptest::option::of(0..40_i64),
         published in proptest::option::of(0..40_i64),
-    ) -> Told {
-        Told {
+    ) -> StageReport {
+        StageReport {
             stage: Stage {
                 id: Uuid::from_u128(id),
                 retries,
@@ -416,7 +416,7 @@ prop_compose! {
     }
 }
 
-fn folded(told: impl IntoIterator<Item = Told>) -> Trace {
+fn folded(told: impl IntoIterator<Item = StageReport>) -> Trace {
     let mut trace = Trace::default();
     for one in told {
         fold(&mut trace, &one);
@@ -429,7 +429,7 @@ proptest! {
     fn neither_order_nor_repetition_matters(
         (told, shuffled) in proptest::collection::vec(any_told(), 0..30).prop_flat_map(|told| {
             // Each stage at least once, and half of them again.
-            let twice: Vec<Told> = told.iter().chain(&told[..told.len() / 2]).cloned().collect();
+            let twice: Vec<StageReport> = told.iter().chain(&told[..told.len() / 2]).cloned().collect();
             (Just(told), Just(twice).prop_shuffle())
         }),
     ) {

@@ -78,7 +78,7 @@ fn a_worker_is_not_blamed_for_a_blind_spell() {
 }
 
 /// An idle worker with a pool of two processes, connected.
-const IDLE: Look = Look {
+const IDLE: SnapshotFacts = SnapshotFacts {
     connected: true,
     is_solo: false,
     active: 0,
@@ -101,7 +101,7 @@ fn a_ghost_is_known_by_what_it_gets_done() {
         ("idle", IDLE, false),
         (
             "idle for long",
-            Look {
+            SnapshotFacts {
                 stuck_for: TimeDelta::hours(9),
                 ..IDLE
             },
@@ -109,7 +109,7 @@ fn a_ghost_is_known_by_what_it_gets_done() {
         ),
         (
             "busy",
-            Look {
+            SnapshotFacts {
                 active: 2,
                 reserved: 10,
                 is_cut_off: false,
@@ -120,7 +120,7 @@ fn a_ghost_is_known_by_what_it_gets_done() {
         ),
         (
             "busy with long tasks",
-            Look {
+            SnapshotFacts {
                 active: 2,
                 reserved: 10,
                 is_waited_for: true,
@@ -131,7 +131,7 @@ fn a_ghost_is_known_by_what_it_gets_done() {
         ),
         (
             "one long task, and nothing to do for the other process",
-            Look {
+            SnapshotFacts {
                 active: 1,
                 reserved: 1,
                 stuck_for: TimeDelta::hours(1),
@@ -141,7 +141,7 @@ fn a_ghost_is_known_by_what_it_gets_done() {
         ),
         (
             "rate-limited",
-            Look {
+            SnapshotFacts {
                 reserved: 8,
                 limited: 7,
                 is_waited_for: true,
@@ -152,7 +152,7 @@ fn a_ghost_is_known_by_what_it_gets_done() {
         ),
         (
             "solo with a long task",
-            Look {
+            SnapshotFacts {
                 is_solo: true,
                 active: 1,
                 processes: 1,
@@ -166,7 +166,7 @@ fn a_ghost_is_known_by_what_it_gets_done() {
         ),
         (
             "solo, wedged",
-            Look {
+            SnapshotFacts {
                 is_solo: true,
                 processes: 1,
                 loop_lag: MINUTE,
@@ -176,7 +176,7 @@ fn a_ghost_is_known_by_what_it_gets_done() {
         ),
         (
             "the broker is away",
-            Look {
+            SnapshotFacts {
                 connected: false,
                 reserved: 8,
                 is_waited_for: true,
@@ -188,7 +188,7 @@ fn a_ghost_is_known_by_what_it_gets_done() {
         ),
         (
             "a frozen pool",
-            Look {
+            SnapshotFacts {
                 reserved: 8,
                 stuck_for: MINUTE,
                 ..IDLE
@@ -197,7 +197,7 @@ fn a_ghost_is_known_by_what_it_gets_done() {
         ),
         (
             "a frozen pool, not yet a ghost",
-            Look {
+            SnapshotFacts {
                 reserved: 8,
                 stuck_for: JUST_NOT,
                 ..IDLE
@@ -206,7 +206,7 @@ fn a_ghost_is_known_by_what_it_gets_done() {
         ),
         (
             "a worker that gets no CPU time",
-            Look {
+            SnapshotFacts {
                 reserved: 8,
                 stuck_for: MINUTE,
                 loop_lag: MINUTE,
@@ -218,7 +218,7 @@ fn a_ghost_is_known_by_what_it_gets_done() {
         ),
         (
             "a consumer that receives nothing",
-            Look {
+            SnapshotFacts {
                 is_waited_for: true,
                 stuck_for: MINUTE,
                 ..IDLE
@@ -227,7 +227,7 @@ fn a_ghost_is_known_by_what_it_gets_done() {
         ),
         (
             "a consumer that receives nothing, not yet a ghost",
-            Look {
+            SnapshotFacts {
                 is_waited_for: true,
                 stuck_for: JUST_NOT,
                 ..IDLE
@@ -236,7 +236,7 @@ fn a_ghost_is_known_by_what_it_gets_done() {
         ),
         (
             "a consumer that receives nothing, with one long task",
-            Look {
+            SnapshotFacts {
                 active: 1,
                 reserved: 1,
                 is_waited_for: true,
@@ -247,7 +247,7 @@ fn a_ghost_is_known_by_what_it_gets_done() {
         ),
         (
             "a wedged loop",
-            Look {
+            SnapshotFacts {
                 loop_lag: MINUTE,
                 ..IDLE
             },
@@ -255,7 +255,7 @@ fn a_ghost_is_known_by_what_it_gets_done() {
         ),
         (
             "a wedged loop, not yet a ghost",
-            Look {
+            SnapshotFacts {
                 loop_lag: JUST_NOT,
                 ..IDLE
             },
@@ -263,7 +263,7 @@ fn a_ghost_is_known_by_what_it_gets_done() {
         ),
         (
             "a wedged loop while all processes are busy",
-            Look {
+            SnapshotFacts {
                 active: 2,
                 reserved: 2,
                 loop_lag: MINUTE,
@@ -287,19 +287,19 @@ fn a_ghost_is_known_by_what_it_gets_done() {
 fn a_clock_that_is_off_is_told_when_it_lasts_and_a_ghost_comes_before_it() {
     let told = Some((Cause::ClockSkew, SKEW_PATIENCE));
     for (milliseconds, expected) in [(9_999, None), (-9_999, None), (10_000, told), (-10_000, told)] {
-        let look = Look {
+        let look = SnapshotFacts {
             skew: TimeDelta::milliseconds(milliseconds),
             ..IDLE
         };
         assert_eq!(trouble(&look), expected, "{milliseconds} ms");
     }
-    let both = Look {
+    let both = SnapshotFacts {
         skew: TimeDelta::hours(1),
         loop_lag: MINUTE,
         ..IDLE
     };
     assert_eq!(trouble(&both).map(|(cause, _)| cause), Some(Cause::GhostWorker));
-    let away = Look {
+    let away = SnapshotFacts {
         connected: false,
         skew: TimeDelta::hours(1),
         ..IDLE

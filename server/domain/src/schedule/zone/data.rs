@@ -46,7 +46,7 @@ pub enum NotAdopted {
 }
 
 /// The zones of one process.
-pub(super) struct Data {
+pub(super) struct ZoneDatabase {
     pub(super) release: Release,
     pub(super) origin: Origin,
     /// The zones, in order of name.
@@ -59,10 +59,10 @@ pub(super) struct Entry {
     pub(super) rules: TimeZone,
 }
 
-static MACHINE: OnceLock<Data> = OnceLock::new();
+static MACHINE: OnceLock<ZoneDatabase> = OnceLock::new();
 
 /// The data in use. The first use reads them, which takes a few milliseconds for all zones.
-pub(super) static DATA: LazyLock<&'static Data> =
+pub(super) static DATA: LazyLock<&'static ZoneDatabase> =
     LazyLock::new(|| MACHINE.get_or_init(|| with_utc(built_in(), built_in_release(), Origin::BuiltIn)));
 
 impl Release {
@@ -148,7 +148,7 @@ pub fn adopt(
 pub(super) fn merged(
     release: Release,
     files: impl IntoIterator<Item = (String, Vec<u8>)>,
-) -> Result<(Data, usize), NotAdopted> {
+) -> Result<(ZoneDatabase, usize), NotAdopted> {
     let machine: BTreeMap<String, TimeZone> = files
         .into_iter()
         .filter(|(name, _)| is_name(name))
@@ -185,7 +185,7 @@ fn built_in() -> BTreeMap<String, TimeZone> {
 }
 
 /// Adds `UTC`, which other code relies on, so that every index is valid whatever the data hold.
-fn with_utc(mut zones: BTreeMap<String, TimeZone>, release: Release, origin: Origin) -> Data {
+fn with_utc(mut zones: BTreeMap<String, TimeZone>, release: Release, origin: Origin) -> ZoneDatabase {
     zones.insert("UTC".to_owned(), TimeZone::UTC);
     let entries = zones
         .into_iter()
@@ -193,7 +193,7 @@ fn with_utc(mut zones: BTreeMap<String, TimeZone>, release: Release, origin: Ori
         .take(usize::from(u16::MAX))
         .map(|(name, rules)| Entry { name, rules })
         .collect();
-    Data {
+    ZoneDatabase {
         release,
         origin,
         entries,

@@ -19,7 +19,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use self::part::{BeatCard, BrokerCard, LeftWorker, QueueRow, WorkerRow};
-use self::seen::{Known, Need, Seen};
+use self::seen::{CeleryPageData, Need, Subjects};
 use super::format::{self, Moment};
 use super::{Frame, PageError, html, see_other};
 use crate::state::AppState;
@@ -99,7 +99,7 @@ async fn index(
     let Some(top) = top(&reader, &signed_in, asked.project).await? else {
         return Ok(see_other("/"));
     };
-    let known = Known::read(&reader, top.project_id).await?;
+    let known = Subjects::read(&reader, top.project_id).await?;
     let mut names = known.apps();
     if let Some(app) = &asked.app {
         names.retain(|name| name == app);
@@ -109,7 +109,7 @@ async fn index(
     }
     let more_apps = names.split_off(APPS.min(names.len()));
     let limits = if names.len() == 1 { OF_ONE } else { OF_MANY };
-    let seen = Seen::read(&reader, top.project_id, known, &names, limits).await?;
+    let seen = CeleryPageData::read(&reader, top.project_id, known, &names, limits).await?;
     let readiness = state.services.selfwatch().readiness(&reader, now).await;
     let page = CeleryPage {
         frame: signed_in.frame(),
@@ -144,7 +144,7 @@ struct App {
 }
 
 impl App {
-    fn of(name: String, seen: &Seen, limits: Limits, now: DateTime<Utc>) -> Self {
+    fn of(name: String, seen: &CeleryPageData, limits: Limits, now: DateTime<Utc>) -> Self {
         let known = &seen.known;
         let mut queues: Vec<&Queue> = known.queues.iter().filter(|queue| queue.app == name).collect();
         queues.sort_by_key(|queue| {

@@ -49,14 +49,14 @@ impl Need {
 }
 
 /// A project's Celery subjects. Of its workers, only the counts.
-pub(super) struct Known {
+pub(super) struct Subjects {
     pub(super) beats: Vec<Beat>,
     pub(super) brokers: Vec<Broker>,
     pub(super) queues: Vec<Queue>,
     pub(super) workers: Vec<Count>,
 }
 
-impl Known {
+impl Subjects {
     pub(super) async fn read(reader: &Reader, project: ProjectId) -> StoreResult<Self> {
         Ok(Self {
             beats: beat::list(reader, project).await?,
@@ -132,8 +132,8 @@ impl Known {
 }
 
 /// The data of the applications that the page shows.
-pub(super) struct Seen {
-    pub(super) known: Known,
+pub(super) struct CeleryPageData {
+    pub(super) known: Subjects,
     pub(super) workers: Vec<Worker>,
     pub(super) consumers: Vec<Consumers>,
     incidents: Vec<Incident>,
@@ -143,11 +143,11 @@ pub(super) struct Seen {
     on_dashboard: Vec<IncidentId>,
 }
 
-impl Seen {
+impl CeleryPageData {
     pub(super) async fn read(
         reader: &Reader,
         project: ProjectId,
-        known: Known,
+        known: Subjects,
         apps: &[String],
         limits: Limits,
     ) -> StoreResult<Self> {
@@ -233,14 +233,14 @@ impl Seen {
 mod tests {
     use super::*;
 
-    fn known(workers: &[(&str, Status, bool, i64)]) -> Known {
+    fn known(workers: &[(&str, Status, bool, i64)]) -> Subjects {
         let count = |&(app, status, in_trouble, workers): &(&str, Status, bool, i64)| Count {
             app: app.to_owned(),
             status,
             in_trouble,
             workers,
         };
-        Known {
+        Subjects {
             beats: Vec::new(),
             brokers: Vec::new(),
             queues: Vec::new(),

@@ -68,7 +68,7 @@ async fn index(
         ));
     };
     let project_id = chosen.access.may(Action::Read)?;
-    let seen = Seen::read(&reader, project_id, &asked, now).await?;
+    let seen = DashboardData::read(&reader, project_id, &asked, now).await?;
     let readiness = state.services.selfwatch().readiness(&reader, now).await;
     let page = IndexPage {
         frame: signed_in.frame(),
@@ -161,7 +161,7 @@ pub(in crate::web) async fn shown_incidents(
 }
 
 /// The data that the page reads.
-struct Seen {
+struct DashboardData {
     counts: [i64; 5],
     incidents: Vec<Incident>,
     members: Vec<(IncidentId, MonitorId, String)>,
@@ -170,7 +170,7 @@ struct Seen {
     next: Option<Cursor>,
 }
 
-impl Seen {
+impl DashboardData {
     async fn read(
         reader: &Reader,
         project: ProjectId,
@@ -334,9 +334,9 @@ struct MonitorRow {
 }
 
 impl View {
-    fn of(seen: Seen, asked: &Asked, access: &Access, site: &Site, now: DateTime<Utc>) -> Self {
+    fn of(seen: DashboardData, asked: &Asked, access: &Access, site: &Site, now: DateTime<Utc>) -> Self {
         let sees_ping_urls = access.may(Action::SeePingUrls).is_ok();
-        let Seen {
+        let DashboardData {
             counts,
             mut incidents,
             members,

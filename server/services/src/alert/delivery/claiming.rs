@@ -9,7 +9,7 @@ use deadbeat_domain::ids::ChannelId;
 use deadbeat_store::alert::claim::{self, Claimed, Place, Share};
 use deadbeat_store::{StoreError, StoreResult, Tx};
 
-use super::share::{Busy, Target, Waiting, share};
+use super::share::{Busy, Target, WaitingChannel, share};
 use super::{Delivery, DeliverySettings, Held, senders};
 use crate::alert::sealing::{self, Opened};
 
@@ -53,7 +53,7 @@ impl Delivery {
             if steps.next.is_none() {
                 ends += if began == claim::START { 2 } else { 1 };
             }
-            let mut waiting: Vec<Waiting> = steps.channels.iter().map(Waiting::of).collect();
+            let mut waiting: Vec<WaitingChannel> = steps.channels.iter().map(WaitingChannel::of).collect();
             loop {
                 let shares = share(&waiting, &busy, limits, places - claimed.len());
                 if shares.is_empty() {

@@ -106,12 +106,12 @@ fn less<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K) {
 
 /// A channel that waits for a slot.
 #[derive(Debug, Clone)]
-pub(super) struct Waiting {
+pub(super) struct WaitingChannel {
     pub(super) target: Target,
     pub(super) since: DateTime<Utc>,
 }
 
-impl Waiting {
+impl WaitingChannel {
     pub(super) fn of(due: &DueChannel) -> Self {
         Self {
             target: Target::new(due.project_id, due.channel_id, due.settings.as_ref()),
@@ -122,14 +122,14 @@ impl Waiting {
 
 /// Shares at most `places` slots between the waiting channels, beside the attempts `under_way`.
 pub(super) fn share(
-    waiting: &[Waiting],
+    waiting: &[WaitingChannel],
     under_way: &Busy,
     limits: &DeliverySettings,
     places: usize,
 ) -> Vec<Share> {
     let mut busy = under_way.clone();
-    let mut of_project: HashMap<ProjectId, VecDeque<&Waiting>> = HashMap::new();
-    let mut oldest_first: Vec<&Waiting> = waiting.iter().collect();
+    let mut of_project: HashMap<ProjectId, VecDeque<&WaitingChannel>> = HashMap::new();
+    let mut oldest_first: Vec<&WaitingChannel> = waiting.iter().collect();
     oldest_first.sort_by_key(|one| (one.since, one.target.channel));
     for one in oldest_first {
         of_project.entry(one.target.project).or_default().push_back(one);
@@ -195,11 +195,11 @@ mod tests {
         }
     }
 
-    fn waiting(project: u128, channel: u128, host: &str, since: i64) -> Waiting {
+    fn waiting(project: u128, channel: u128, host: &str, since: i64) -> WaitingChannel {
         let settings = Settings::from(WebhookSettings {
             url: format!("https://{host}/hook"),
         });
-        Waiting {
+        WaitingChannel {
             target: Target::new(
                 ProjectId(Uuid::from_u128(project)),
                 ChannelId(Uuid::from_u128(channel)),
@@ -219,7 +219,7 @@ mod tests {
     }
 
     /// Gives places until nobody gets any more, and lets every attempt hang.
-    fn hang(waiting: &[Waiting], busy: &mut Busy, limits: &DeliverySettings) {
+    fn hang(waiting: &[WaitingChannel], busy: &mut Busy, limits: &DeliverySettings) {
         loop {
             let shares = share(waiting, busy, limits, 8);
             if shares.is_empty() {

@@ -27,7 +27,7 @@ use uuid::Uuid;
 use crate::celery::beat::at_once::AtOnce;
 use crate::celery::beat::schedule_sync::listing::Entry;
 use crate::celery::beat::{State, schedule_sync};
-use crate::incident::changed::{Changed, News, What};
+use crate::incident::changed::{Changed, Occurrence, OccurrenceKind};
 use crate::judge::excuse::LONGEST_EXCUSE;
 use crate::{ServiceError, Services, incident};
 
@@ -387,9 +387,9 @@ pub(crate) async fn acknowledged(
     if let Some(transition) = transition {
         let subject = (project, SubjectKind::Beat, id.0);
         incident::rearm_members(&mut tx, &services.site, &[subject], now).await?;
-        let news = News {
+        let news = Occurrence {
             changed: Changed::Beat(&beat),
-            what: What::Transition(transition),
+            what: OccurrenceKind::Transition(transition),
         };
         incident::record(&mut tx, &services.site, &[news]).await?;
     }

@@ -17,7 +17,7 @@ use deadbeat_store::incident::Incident;
 use deadbeat_store::{StoreResult, Tx};
 
 use crate::celery::beat::emptied::Emptied;
-use crate::incident::changed::{Changed, News, What};
+use crate::incident::changed::{Changed, Occurrence, OccurrenceKind};
 use crate::{ServiceError, Services, Site, incident};
 
 /// The most names in an incident.
@@ -60,9 +60,9 @@ async fn end(tx: &mut Tx, site: &Site, beat: &mut Beat, now: DateTime<Utc>) -> S
     };
     let subject = (beat.project_id, SubjectKind::Beat, beat.id.0);
     incident::rearm_members(tx, site, &[subject], now).await?;
-    let news = News {
+    let news = Occurrence {
         changed: Changed::Beat(beat),
-        what: What::Transition(transition),
+        what: OccurrenceKind::Transition(transition),
     };
     incident::record(tx, site, &[news]).await?;
     Ok(true)

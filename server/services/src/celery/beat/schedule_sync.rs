@@ -23,12 +23,12 @@ use deadbeat_store::{Tx, with_sources};
 use uuid::Uuid;
 
 use self::entries::{Followed, GRACE_SECONDS, PERIOD_SECONDS, due_of, expectation, follow, register, retire};
-use self::listing::{DueHints, Entry, Snapshot};
+use self::listing::{DueHints, Entry, ScheduleListing};
 use crate::celery::beat;
 use crate::celery::beat::incarnation::{self, Identity, Incarnations, Place};
 use crate::celery::beat::schedule_emptied;
 use crate::celery::event::Verdict;
-use crate::incident::changed::{Background, Changed, News, What};
+use crate::incident::changed::{Background, Changed, Occurrence, OccurrenceKind};
 use crate::monitor::state::write_states;
 use crate::people::pace::Work;
 use crate::people::quota::spend_up_to;
@@ -159,7 +159,7 @@ impl Sync<'_> {
 pub(crate) async fn sync(
     services: &Services,
     project: ProjectId,
-    snapshot: Snapshot,
+    snapshot: ScheduleListing,
     listed_at: DateTime<Utc>,
     skew: TimeDelta,
 ) -> Result<Verdict, ServiceError> {
@@ -470,12 +470,12 @@ async fn write(
         .map(|one| &one.monitor);
     write_states(tx, moved).await?;
     let background = background(beat);
-    let news: Vec<News<'_>> = followed
+    let news: Vec<Occurrence<'_>> = followed
         .iter()
         .filter_map(|one| {
-            Some(News {
+            Some(Occurrence {
                 changed: Changed::Monitor(&one.monitor, &background),
-                what: What::Transition(one.transition?),
+                what: OccurrenceKind::Transition(one.transition?),
             })
         })
         .collect();

@@ -16,7 +16,7 @@ use deadbeat_store::celery::beat::Beat;
 use super::check_name;
 use crate::celery::beat::flood::{Flood, slots_within};
 use crate::celery::event::Verdict;
-use crate::incident::changed::{Changed, News, What};
+use crate::incident::changed::{Changed, Occurrence, OccurrenceKind};
 use crate::{ServiceError, Services, incident};
 
 /// Handles a report that the broker refused Beat's message.
@@ -88,9 +88,9 @@ pub(crate) async fn sent(
     }
     deadbeat_store::celery::beat::update(&mut tx, std::slice::from_ref(&beat), false).await?;
     if let (Some(transition), Some(flood)) = (transition, &flood) {
-        let news = News {
+        let news = Occurrence {
             changed: Changed::Flooding(&beat, flood),
-            what: What::Transition(transition),
+            what: OccurrenceKind::Transition(transition),
         };
         incident::record(&mut tx, &services.site, &[news]).await?;
     }

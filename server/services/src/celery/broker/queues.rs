@@ -17,7 +17,7 @@ use deadbeat_store::celery::queue::Queue;
 use deadbeat_store::celery::worker::Worker;
 use deadbeat_store::{StoreResult, Tx};
 
-use super::{Answering, Seen};
+use super::{Answering, QueueSample};
 use crate::celery::result_backend::report;
 
 /// Returns the workers that answer and do not report, according to this sample.
@@ -70,7 +70,7 @@ pub(super) struct SilentWorkers {
 pub(super) fn look(
     known: Option<&Queue>,
     broker: &Broker,
-    seen: &Seen,
+    seen: &QueueSample,
     depth: i64,
     workers: &[Worker],
     silent: SilentWorkers,
@@ -124,7 +124,7 @@ pub(super) fn look(
 /// Returns what this sample shows about the queue's consumers.
 fn glimpse<'a>(
     known: Option<&Queue>,
-    seen: &'a Seen,
+    seen: &'a QueueSample,
     depth: i64,
     workers: &[Worker],
     now: DateTime<Utc>,

@@ -19,7 +19,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use self::run::{RunEvent, ToldRun};
-use crate::celery::beat::schedule_sync::listing::{DueHints, Snapshot};
+use crate::celery::beat::schedule_sync::listing::{DueHints, ScheduleListing};
 use crate::celery::beat::{schedule_sync, sending};
 use crate::celery::{beat, broker, worker};
 use crate::{ServiceError, Services};
@@ -36,7 +36,7 @@ pub struct EventBatch {
 
 /// An event, parsed separately, so that an unreadable event does not affect the others.
 #[derive(Debug)]
-pub struct Event(Result<(Head, What), Unreadable>);
+pub struct Event(Result<(Head, EventBody), Unreadable>);
 
 #[derive(Debug)]
 struct Unreadable {
@@ -123,11 +123,11 @@ enum Kind {
 
 /// A parsed event.
 #[derive(Debug)]
-enum What {
-    BeatSchedule(Snapshot),
+enum EventBody {
+    BeatSchedule(ScheduleListing),
     BeatDue(DueHints),
     BeatAlive(beat::Alive),
-    WorkerSnapshot(Box<worker::Snapshot>),
+    WorkerSnapshot(Box<worker::WorkerSnapshot>),
     BrokerSample(broker::Sample),
     PublishFailed(PublishFailed),
     Run(StageKind, RunEvent),
@@ -155,7 +155,7 @@ struct ClientLoss {
 }
 
 /// Parses an event.
-fn read(event: &RawValue) -> Result<(Head, What), serde_json::Error> {
+fn read(event: &RawValue) -> Result<(Head, EventBody), serde_json::Error> {
     let text = event.get();
     // serde would accept a list for an object, and assign its members by the order of the fields.
     if !text.starts_with('{') {
@@ -163,18 +163,18 @@ fn read(event: &RawValue) -> Result<(Head, What), serde_json::Error> {
     }
     let head: Head = serde_json::from_str(text)?;
     let what = match head.kind {
-        Kind::BeatSchedule => What::BeatSchedule(serde_json::from_str(text)?),
-        Kind::BeatDue => What::BeatDue(serde_json::from_str(text)?),
-        Kind::BeatAlive => What::BeatAlive(serde_json::from_str(text)?),
-        Kind::WorkerSnapshot => What::WorkerSnapshot(serde_json::from_str(text)?),
-        Kind::BrokerSample => What::BrokerSample(serde_json::from_str(text)?),
-        Kind::PublishFailed => What::PublishFailed(serde_json::from_str(text)?),
-        Kind::RunPublished => What::Run(StageKind::Published, serde_json::from_str(text)?),
-        Kind::RunReceived => What::Run(StageKind::Received, serde_json::from_str(text)?),
-        Kind::RunStarted => What::Run(StageKind::Started, serde_json::from_str(text)?),
-        Kind::RunRetried => What::Run(StageKind::Retried, serde_json::from_str(text)?),
-        Kind::RunFinished => What::Run(StageKind::Finished, serde_json::from_str(text)?),
-        Kind::ClientLoss => What::ClientLoss(serde_json::from_str(text)?),
+        Kind::BeatSchedule => EventBody::BeatSchedule(serde_json::from_str(text)?),
+        Kind::BeatDue => EventBody::BeatDue(serde_json::from_str(text)?),
+        Kind::BeatAlive => EventBody::BeatAlive(serde_json::from_str(text)?),
+        Kind::WorkerSnapshot => EventBody::WorkerSnapshot(serde_json::from_str(text)?),
+        Kind::BrokerSample => EventBody::BrokerSample(serde_json::from_str(text)?),
+        Kind::PublishFailed => EventBody::PublishFailed(serde_json::from_str(text)?),
+        Kind::RunPublished => EventBody::Run(StageKind::Published, serde_json::from_str(text)?),
+        Kind::RunReceived => EventBody::Run(StageKind::Received, serde_json::from_str(text)?),
+        Kind::RunStarted => EventBody::Run(StageKind::Started, serde_json::from_str(text)?),
+        Kind::RunRetried => EventBody::Run(StageKind::Retried, serde_json::from_str(text)?),
+        Kind::RunFinished => EventBody::Run(StageKind::Finished, serde_json::from_str(text)?),
+        Kind::ClientLoss => EventBody::ClientLoss(serde_json::from_str(text)?),
     };
     Ok((head, what))
 }
@@ -266,31 +266,31 @@ pub async fn accept(
         let occurred_at = head.at.checked_add_signed(skew).unwrap_or(received_at);
         let occurred_at = to_micros(occurred_at.clamp(received_at - TimeDelta::days(1), received_at));
         let verdict = match what {
-            What::BeatSchedule(snapshot) => {
+            EventBody::BeatSchedule(snapshot) => {
                 schedule_sync::sync(services, project, snapshot, occurred_at, skew)
                     .await
                     .or_else(rejection)?
             }
-            What::BeatDue(hints) => schedule_sync::due(services, project, hints, skew)
+            EventBody::BeatDue(hints) => schedule_sync::due(services, project, hints, skew)
                 .await
                 .or_else(rejection)?,
-            What::BeatAlive(alive) => beat::alive(services, project, alive, occurred_at, skew, key)
+            EventBody::BeatAlive(alive) => beat::alive(services, project, alive, occurred_at, skew, key)
                 .await
                 .or_else(rejection)?,
-            What::WorkerSnapshot(snapshot) => worker::heard(services, project, *snapshot, skew, key)
+            EventBody::WorkerSnapshot(snapshot) => worker::heard(services, project, *snapshot, skew, key)
                 .await
                 .or_else(rejection)?,
-            What::BrokerSample(sample) => broker::seen(services, project, sample, occurred_at, key)
+            EventBody::BrokerSample(sample) => broker::seen(services, project, sample, occurred_at, key)
                 .await
                 .or_else(rejection)?,
-            What::PublishFailed(failed) => {
+            EventBody::PublishFailed(failed) => {
                 let (entry, error) = (failed.entry.unwrap_or_default(), failed.error.unwrap_or_default());
                 tracing::warn!(project.id = %project, beat = clip(&failed.beat), entry = clip(&entry), error = clip(&error), count = failed.count, "Beat could not send a task");
                 sending::send_failed(services, project, &failed.beat, error, occurred_at)
                     .await
                     .or_else(rejection)?
             }
-            What::Run(kind, run) => match run::outcome_of(kind, &run) {
+            EventBody::Run(kind, run) => match run::outcome_of(kind, &run) {
                 Ok(outcome) => {
                     told.push(ToldRun {
                         place: verdicts.len(),
@@ -305,7 +305,7 @@ pub async fn accept(
                 }
                 Err(verdict) => verdict,
             },
-            What::ClientLoss(loss) => {
+            EventBody::ClientLoss(loss) => {
                 tracing::warn!(project.id = %project, dropped = loss.dropped, process = clip(&loss.process), "a client lost events");
                 match loss.app {
                     Some(app) => beat::events_lost(services, project, &app, loss.dropped)

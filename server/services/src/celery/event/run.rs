@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::celery::beat::STORM_WINDOW;
 use deadbeat_domain::celery::queue::Taken;
-use deadbeat_domain::celery::trace::{Stage, StageKind, Told};
+use deadbeat_domain::celery::trace::{Stage, StageKind, StageReport};
 use deadbeat_domain::celery::worker::expiry::is_early;
 use deadbeat_domain::ids::{MonitorId, PingId, ProjectId};
 use deadbeat_domain::limits;
@@ -366,7 +366,7 @@ fn new_stage(
         app: run.beat.into(),
         entry: run.entry.map(String::from),
         monitor_id,
-        told: Told {
+        told: StageReport {
             stage,
             task: run.task.map(String::from),
             task_id: run.task_id.map(String::from),

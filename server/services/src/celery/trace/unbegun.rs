@@ -14,15 +14,15 @@ use deadbeat_domain::ids::{MonitorId, ProjectId};
 use deadbeat_domain::monitor::status::Status;
 use deadbeat_domain::monitor::transition::silence::on_lost_run;
 use deadbeat_store::celery::trace::Stored;
-use deadbeat_store::celery::trace::stage::Stage;
+use deadbeat_store::celery::trace::stage::RunProgress;
 use deadbeat_store::celery::trace::unbegun::Unbegun;
 use deadbeat_store::monitor::batch::Batch;
 use deadbeat_store::monitor::{Monitor, Stateful};
 use deadbeat_store::{Store, StoreResult, Tx, with_sources};
 use uuid::Uuid;
 
-use crate::celery::gather::Known;
-use crate::incident::changed::{Changed, News, What};
+use crate::celery::gather::Surroundings;
+use crate::incident::changed::{Changed, Occurrence, OccurrenceKind};
 use crate::{Site, incident};
 
 /// A run is checked this long after it was sent and reported, because the report of the worker that receives it may still arrive.
@@ -91,7 +91,7 @@ async fn judge(tx: &mut Tx, site: &Site, due: &[Unbegun], now: DateTime<Utc>) ->
             }
         }
     }
-    let known = Known::gather(tx, &monitors.values().collect::<Vec<_>>(), now).await?;
+    let known = Surroundings::gather(tx, &monitors.values().collect::<Vec<_>>(), now).await?;
     let recent = recent(tx, &ids).await?;
 
     let mut over = Vec::new();
@@ -140,10 +140,10 @@ async fn tell(
     site: &Site,
     lost: &[Stored],
     monitors: &mut HashMap<MonitorId, Monitor>,
-    known: &Known,
+    known: &Surroundings,
     now: DateTime<Utc>,
 ) -> StoreResult<usize> {
-    let mut down: Vec<(MonitorId, Stage, Transition)> = Vec::new();
+    let mut down: Vec<(MonitorId, RunProgress, Transition)> = Vec::new();
     for run in lost {
         let Some(monitor) = run.monitor_id.and_then(|id| monitors.get_mut(&id)) else {
             continue;
@@ -170,9 +170,9 @@ async fn tell(
             stage: Some(stage),
             ..known.background(monitor)
         };
-        let news = News {
+        let news = Occurrence {
             changed: Changed::Monitor(monitor, &background),
-            what: What::Transition(*transition),
+            what: OccurrenceKind::Transition(*transition),
         };
         incident::record(tx, site, &[news]).await?;
     }
@@ -211,8 +211,8 @@ fn view(run: &Stored) -> StageView {
 }
 
 /// Returns the run in the form of an explanation.
-fn stage(run: &Stored, monitor_id: MonitorId) -> Stage {
-    Stage {
+fn stage(run: &Stored, monitor_id: MonitorId) -> RunProgress {
+    RunProgress {
         monitor_id,
         run_id: run.run_id,
         task_id: run.trace.task_id.clone(),

@@ -18,7 +18,7 @@ use deadbeat_store::{StoreResult, Tx};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::celery::worker::Snapshot;
+use crate::celery::worker::WorkerSnapshot;
 use crate::celery::worker::failure::has_failed;
 
 /// The incarnations whose open runs a sweep judges.
@@ -42,7 +42,7 @@ impl Owners {
             };
             (project, id, how)
         }));
-        let Ok(snapshot) = serde_json::from_value::<Snapshot>(worker.snapshot.clone()) else {
+        let Ok(snapshot) = serde_json::from_value::<WorkerSnapshot>(worker.snapshot.clone()) else {
             return;
         };
         let is_live = |id| {

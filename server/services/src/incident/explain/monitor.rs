@@ -10,7 +10,7 @@ use deadbeat_domain::monitor::ping::Signal;
 use deadbeat_domain::monitor::run::{Outcome, Run, RunStatus};
 use deadbeat_domain::monitor::slot::early;
 use deadbeat_domain::monitor::{Expectation, MonitorState};
-use deadbeat_store::celery::trace::stage::Stage;
+use deadbeat_store::celery::trace::stage::RunProgress;
 use deadbeat_store::monitor::Monitor;
 
 use self::facts::{how_far, lost_reports, surroundings};
@@ -225,7 +225,13 @@ fn waited(expectation: &Expectation) -> String {
     )
 }
 
-fn missed(name: &str, cause: Cause, due: DateTime<Utc>, stage: Option<&Stage>, was_taken: bool) -> String {
+fn missed(
+    name: &str,
+    cause: Cause,
+    due: DateTime<Utc>,
+    stage: Option<&RunProgress>,
+    was_taken: bool,
+) -> String {
     let queue = stage
         .and_then(|stage| stage.queue.as_deref())
         .unwrap_or("its queue");

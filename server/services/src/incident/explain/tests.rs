@@ -20,7 +20,7 @@ use deadbeat_store::celery::beat::Beat;
 use deadbeat_store::celery::beat::lineage::Listed;
 use deadbeat_store::celery::broker::Broker;
 use deadbeat_store::celery::queue::Queue;
-use deadbeat_store::celery::trace::stage::Stage;
+use deadbeat_store::celery::trace::stage::RunProgress;
 use deadbeat_store::celery::worker::Worker;
 use deadbeat_store::monitor::Monitor;
 use proptest::prelude::*;
@@ -224,7 +224,7 @@ fn explanations(names: &Names) -> Vec<Explanation> {
         open_runs: 1,
         state,
     };
-    let stage = Stage {
+    let stage = RunProgress {
         monitor_id: monitor.id,
         run_id: uuid::Uuid::from_u128(1),
         task_id: Some(names.id.clone()),

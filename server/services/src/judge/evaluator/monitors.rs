@@ -18,9 +18,9 @@ use deadbeat_store::{StoreResult, with_sources};
 use uuid::Uuid;
 
 use super::{ASIDE, BATCH, Batched, Evaluator, NOTICE_AFTER, Swept};
-use crate::celery::gather::Known;
+use crate::celery::gather::Surroundings;
 use crate::incident;
-use crate::incident::changed::{Background, Changed, Named, News, What};
+use crate::incident::changed::{Background, Changed, Named, Occurrence, OccurrenceKind};
 use crate::judge::blind_notice;
 
 /// The subject whose incident a monitor joins.
@@ -75,7 +75,7 @@ impl Evaluator {
                     .is_some_and(|judged_at| judged_at <= now)
             })
             .collect();
-        let mut known = Known::gather(&mut tx, &overdue, now).await?;
+        let mut known = Surroundings::gather(&mut tx, &overdue, now).await?;
         known.note_courses(&overdue, &spells);
 
         let mut batch = Batch {
@@ -166,12 +166,12 @@ impl Evaluator {
             .iter()
             .map(|(place, _)| known.background(&monitors[*place]))
             .collect();
-        let news: Vec<News<'_>> = recorded
+        let news: Vec<Occurrence<'_>> = recorded
             .iter()
             .zip(&backgrounds)
-            .map(|((place, transition), background)| News {
+            .map(|((place, transition), background)| Occurrence {
                 changed: Changed::Monitor(&monitors[*place], background),
-                what: What::Transition(*transition),
+                what: OccurrenceKind::Transition(*transition),
             })
             .collect();
         incident::record(&mut tx, &self.site, &news).await?;

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::{ASIDE, BATCH, Batched, Evaluator, Swept, downs};
 use crate::celery::host::{self, Fallen};
 use crate::incident;
-use crate::incident::changed::{Changed, News, What};
+use crate::incident::changed::{Changed, Occurrence, OccurrenceKind};
 
 /// A kind of switch.
 pub(super) trait Kind: Sized + Send + Sync {
@@ -124,13 +124,13 @@ impl Evaluator {
             .collect();
         K::settle(&mut tx, &judged, &over, &learned, now).await?;
         incident::rearm_members(&mut tx, &self.site, &over, now).await?;
-        let news: Vec<News<'_>> = judged
+        let news: Vec<Occurrence<'_>> = judged
             .iter()
             .filter_map(|(one, transition)| {
                 let transition = (*transition)?;
-                Some(News {
+                Some(Occurrence {
                     changed: one.changed(&transition, &learned),
-                    what: What::Transition(transition),
+                    what: OccurrenceKind::Transition(transition),
                 })
             })
             .collect();

@@ -42,7 +42,7 @@ pub enum IngestError {
 
 /// Counters for metrics.
 #[derive(Debug, Default)]
-pub struct Figures {
+pub struct IngestCounters {
     /// Signals that were written.
     pub recorded: AtomicU64,
     /// Signals for monitors that do not exist.
@@ -59,7 +59,7 @@ pub struct Figures {
     pub panicked: AtomicU64,
 }
 
-impl Figures {
+impl IngestCounters {
     /// Counts a signal that was written, or whose monitor does not exist.
     pub(crate) fn count(&self, accepted: Accepted) {
         let figure = match accepted {
@@ -71,7 +71,7 @@ impl Figures {
 }
 
 /// A signal, and the client that waits for its answer.
-pub(crate) struct Waiting {
+pub(crate) struct WaitingSignal {
     /// Boxed, because the signal moves from the queue to a batch, and often from there to another place.
     pub(crate) incoming: Box<Incoming>,
     pub(crate) answer: oneshot::Sender<Accepted>,
@@ -83,7 +83,7 @@ pub(crate) struct Waiting {
 #[derive(Debug, Clone)]
 pub struct Ingest {
     lanes: Arc<[Lane]>,
-    figures: Arc<Figures>,
+    figures: Arc<IngestCounters>,
     registry: Registry,
     health: Health,
 }
@@ -91,7 +91,7 @@ pub struct Ingest {
 /// A writer's queue and spool.
 #[derive(Debug)]
 struct Lane {
-    queue: mpsc::Sender<Waiting>,
+    queue: mpsc::Sender<WaitingSignal>,
     spool: Option<Spool>,
     duty: Duty,
 }
@@ -108,7 +108,7 @@ impl Ingest {
         registry: Registry,
         spools: Vec<Option<Spool>>,
     ) -> (Self, Writers) {
-        let figures = Arc::new(Figures::default());
+        let figures = Arc::new(IngestCounters::default());
         let spools = if spools.is_empty() { vec![None] } else { spools };
         let count = spools.len();
         let (lanes, writers): (Vec<_>, Vec<_>) = (1..)
@@ -184,7 +184,7 @@ impl Ingest {
         };
         self.lane(&incoming.address)
             .queue
-            .try_send(Waiting {
+            .try_send(WaitingSignal {
                 incoming,
                 answer,
                 held_since: None,
@@ -264,7 +264,7 @@ impl Ingest {
 
     /// Returns the counters for metrics.
     #[must_use]
-    pub fn figures(&self) -> &Figures {
+    pub fn figures(&self) -> &IngestCounters {
         &self.figures
     }
 }

@@ -61,7 +61,7 @@ struct Inner {
 
 /// Whether an id exists, as far as the list says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Known {
+pub enum Existence {
     /// A monitor has it.
     Yes,
     /// No monitor has it.
@@ -112,14 +112,14 @@ impl Registry {
 
     /// Returns whether an id exists, without a query.
     #[must_use]
-    pub fn knows(&self, id: PingId) -> Known {
+    pub fn knows(&self, id: PingId) -> Existence {
         let inner = self.read();
         if inner.known.contains_key(&id.0.as_u128()) {
-            Known::Yes
+            Existence::Yes
         } else if inner.is_complete {
-            Known::No
+            Existence::No
         } else {
-            Known::Perhaps
+            Existence::Perhaps
         }
     }
 
@@ -144,7 +144,9 @@ impl Registry {
 
     /// Notes ids that exist in the database.
     pub(crate) fn learn(&self, ids: impl Iterator<Item = (PingId, MonitorId)>) {
-        let mut fresh = ids.filter(|(ping, _)| self.knows(*ping) != Known::Yes).peekable();
+        let mut fresh = ids
+            .filter(|(ping, _)| self.knows(*ping) != Existence::Yes)
+            .peekable();
         if fresh.peek().is_none() {
             return;
         }
@@ -267,7 +269,7 @@ mod tests {
         assert!(registry.refuses(ping));
         registry.learn(std::iter::once((ping, monitor)));
         assert!(!registry.refuses(ping));
-        assert_eq!(registry.knows(ping), Known::Yes);
+        assert_eq!(registry.knows(ping), Existence::Yes);
     }
 
     #[test]
@@ -286,9 +288,9 @@ mod tests {
     fn only_a_complete_list_can_say_no() {
         let registry = Registry::default();
         let (ping, _) = ids();
-        assert_eq!(registry.knows(ping), Known::Perhaps);
+        assert_eq!(registry.knows(ping), Existence::Perhaps);
         registry.write().is_complete = true;
-        assert_eq!(registry.knows(ping), Known::No);
+        assert_eq!(registry.knows(ping), Existence::No);
     }
 
     #[test]

@@ -143,13 +143,13 @@ impl Count {
 
 /// What the retention has removed of each kind.
 #[derive(Debug, Default)]
-pub struct Figures {
+pub struct RemovalCounters {
     counts: [Count; Kind::ALL.len()],
     /// When a pass last ended without a failure, in microseconds since the epoch. 0: never.
     ended_at: AtomicI64,
 }
 
-impl Figures {
+impl RemovalCounters {
     /// Returns the counters of one kind.
     #[must_use]
     pub fn of(&self, kind: Kind) -> &Count {

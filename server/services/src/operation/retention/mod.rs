@@ -18,7 +18,7 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::operation::duty::Duty;
-pub use figures::{Count, Figures, Kind};
+pub use figures::{Count, Kind, RemovalCounters};
 use step::{Places, step};
 
 /// The pause between two passes.
@@ -123,7 +123,7 @@ pub struct Retention {
     clock: Arc<dyn Clock>,
     settings: RetentionSettings,
     places: Mutex<Places>,
-    figures: Arc<Figures>,
+    figures: Arc<RemovalCounters>,
     duty: Duty,
 }
 
@@ -134,7 +134,7 @@ impl Retention {
         store: Store,
         clock: Arc<dyn Clock>,
         settings: RetentionSettings,
-        figures: Arc<Figures>,
+        figures: Arc<RemovalCounters>,
     ) -> Self {
         Self {
             store,

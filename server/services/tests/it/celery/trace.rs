@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chrono::TimeDelta;
-use deadbeat_domain::celery::trace::{Outcome, Stage, StageKind, Told, TraceState};
+use deadbeat_domain::celery::trace::{Outcome, Stage, StageKind, StageReport, TraceState};
 use deadbeat_services::ServiceError;
 use deadbeat_services::celery::event::Verdict;
 use deadbeat_services::celery::trace::lost::Lost;
@@ -67,7 +67,7 @@ fn started(run: u128) -> NewStage {
         app: "shop".to_owned(),
         entry: None,
         monitor_id: None,
-        told: Told {
+        told: StageReport {
             stage,
             task: None,
             task_id: None,

@@ -8,7 +8,7 @@ use deadbeat_domain::limits;
 use deadbeat_domain::people::access::{Access, Actor};
 use deadbeat_domain::people::key::Scope;
 use deadbeat_services::feed::{self, Changes};
-use deadbeat_services::operation::retention::{Figures, Kind, Retention, RetentionSettings};
+use deadbeat_services::operation::retention::{Kind, RemovalCounters, Retention, RetentionSettings};
 use deadbeat_services::people::api_key;
 use sqlx::PgPool;
 
@@ -41,7 +41,7 @@ impl World {
             self.store(),
             Arc::new(self.clock.clone()),
             keep,
-            Arc::new(Figures::default()),
+            Arc::new(RemovalCounters::default()),
         )
     }
 }

@@ -11,7 +11,7 @@ use deadbeat_domain::monitor::transition::on_ping;
 use deadbeat_services::monitor::signal::incoming::{Accepted, Address};
 use deadbeat_services::monitor::{self, Change};
 use deadbeat_store::monitor::batch::Batch;
-use deadbeat_store::monitor::{Heard, Stateful};
+use deadbeat_store::monitor::{SignalledMonitor, Stateful};
 use futures::future::join_all;
 use serde_json::json;
 use sqlx::PgPool;
@@ -103,7 +103,7 @@ async fn a_ping_that_is_being_written_beats_the_silence(pool: PgPool) {
     let swept = world.sweep().await;
 
     assert_eq!((swept.claimed, swept.down), (0, 0), "somebody holds it");
-    let mut monitors: Vec<Heard> = locked.into_iter().map(Result::unwrap).collect();
+    let mut monitors: Vec<SignalledMonitor> = locked.into_iter().map(Result::unwrap).collect();
     let _ = on_ping(&mut monitors[0].state, &world.signal(Success));
     deadbeat_store::monitor::batch::write(
         &mut ping,

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use chrono::TimeDelta;
 use deadbeat_domain::monitor::ping::PingKind::{Start, Success};
-use deadbeat_services::operation::retention::{Figures, Kind, Passed, Retention, RetentionSettings};
+use deadbeat_services::operation::retention::{Kind, Passed, RemovalCounters, Retention, RetentionSettings};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, PgPool};
 
 use crate::setup::World;
 
 pub fn retention(world: &World, settings: RetentionSettings) -> Retention {
-    let figures = Arc::new(Figures::default());
+    let figures = Arc::new(RemovalCounters::default());
     Retention::new(world.store(), Arc::new(world.clock.clone()), settings, figures)
 }
 

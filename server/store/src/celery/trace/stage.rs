@@ -9,7 +9,7 @@ use crate::{StoreResult, Tx};
 
 /// The last stages of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stage {
+pub struct RunProgress {
     /// The run's monitor.
     pub monitor_id: MonitorId,
     /// The client's run id.
@@ -44,7 +44,7 @@ pub async fn of_monitors(
     tx: &mut Tx,
     monitors: &[(ProjectId, MonitorId)],
     since: &[Option<DateTime<Utc>>],
-) -> StoreResult<Vec<Stage>> {
+) -> StoreResult<Vec<RunProgress>> {
     let rows = sqlx::query!(
         // The run with the newest report is not always the one sent last. So read a few runs, and choose among them.
         r#"
@@ -76,7 +76,7 @@ pub async fn of_monitors(
     .await?;
     Ok(rows
         .into_iter()
-        .map(|row| Stage {
+        .map(|row| RunProgress {
             monitor_id: MonitorId(row.monitor_id),
             run_id: row.run_id,
             task_id: row.task_id,

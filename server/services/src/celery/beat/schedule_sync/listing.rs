@@ -16,7 +16,7 @@ use crate::celery::beat;
 
 /// A Beat's whole schedule. Beat does not send entries that are missing in it.
 #[derive(Debug, Deserialize)]
-pub struct Snapshot {
+pub struct ScheduleListing {
     /// The Beat's name.
     pub beat: String,
     /// The boot id of the process with this schedule: random, one for each start.

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use deadbeat_domain::incident::Fact;
 use deadbeat_domain::incident::cause::Cause;
 use deadbeat_domain::monitor::status::Status;
-use deadbeat_store::celery::trace::stage::Stage;
+use deadbeat_store::celery::trace::stage::RunProgress;
 use serde_json::Value;
 
 use crate::incident::changed::Background;
@@ -111,7 +111,7 @@ fn rate_limits(background: &Background<'_>) -> Vec<Fact> {
 }
 
 /// Returns the facts about the last stage of the missed slot's run.
-pub(super) fn how_far(stage: &Stage, from: DateTime<Utc>) -> Vec<Fact> {
+pub(super) fn how_far(stage: &RunProgress, from: DateTime<Utc>) -> Vec<Fact> {
     let since_due = |at: DateTime<Utc>| at >= from;
     let Some(sent) = stage.published_at.filter(|at| since_due(*at)) else {
         return vec![Fact {

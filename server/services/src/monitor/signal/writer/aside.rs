@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::commit::{Committer, Fate, Place};
 use super::{ALONE, Writer};
 use crate::monitor::signal::incoming::Address;
-use crate::monitor::signal::ingest::Figures;
+use crate::monitor::signal::ingest::IngestCounters;
 use crate::monitor::signal::spool::{Aside, Spool, SpoolError};
 use crate::operation::lane::{Suspects, alone};
 
@@ -28,7 +28,7 @@ const LONGEST: Duration = Duration::from_secs(600);
 pub(super) struct Retries {
     committer: Committer,
     spool: Spool,
-    figures: Arc<Figures>,
+    figures: Arc<IngestCounters>,
     suspects: Suspects<Address>,
     /// The addresses that failed, with their next attempt and the wait after it.
     failed: HashMap<Address, (Instant, Duration)>,

@@ -16,14 +16,14 @@ use deadbeat_domain::time::Clock;
 use deadbeat_store::monitor::batch::Batch;
 use deadbeat_store::monitor::ping::NewPing;
 use deadbeat_store::monitor::run::LOADED_RUNS_OF_ID;
-use deadbeat_store::monitor::{Heard, Held, Monitor, Stateful};
+use deadbeat_store::monitor::{Held, Monitor, SignalledMonitor, Stateful};
 use deadbeat_store::{Store, StoreError, StoreResult, Tx, with_sources};
 use foldhash::fast::RandomState;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::vouch::Target;
-use crate::incident::changed::{Changed, News, What};
+use crate::incident::changed::{Changed, Occurrence, OccurrenceKind};
 use crate::monitor::signal::incoming::{Accepted, Address, Incoming};
 use crate::monitor::signal::registry::Registry;
 use crate::{Site, incident};
@@ -60,7 +60,7 @@ impl Fate {
 /// A transaction that has locked the monitors of a batch, with the facts about each signal.
 pub(super) struct Taken {
     tx: Tx,
-    monitors: Vec<Heard>,
+    monitors: Vec<SignalledMonitor>,
     /// For each signal, the index of its monitor among the monitors, or its result without a monitor.
     places: Vec<Result<usize, Fate>>,
 }
@@ -136,7 +136,7 @@ impl Committer {
                 }
             }
         }
-        let mut monitors: Vec<Heard> = Vec::new();
+        let mut monitors: Vec<SignalledMonitor> = Vec::new();
         let mut by_id: HashMap<MonitorId, usize, RandomState> = HashMap::default();
         let mut by_ping_id: HashMap<PingId, usize, RandomState> = HashMap::default();
         let mut unreadable: HashSet<MonitorId> = HashSet::new();
@@ -244,7 +244,7 @@ impl Committer {
             ..Batch::default()
         };
         // In the order of the signals. If a success follows a failure, the failure must not open its incident after the success has resolved it.
-        let mut happened: Vec<(Heard, &Signal, What)> = Vec::new();
+        let mut happened: Vec<(SignalledMonitor, &Signal, OccurrenceKind)> = Vec::new();
         // Monitors whose latest signal opens an incident unless one is open. A further failure of such a monitor is not recorded again.
         let mut told_down: HashSet<usize> = HashSet::new();
         let mut changed_runs: HashSet<RunKey> = HashSet::new();
@@ -272,7 +272,7 @@ impl Committer {
             if let Some(cause) = effect.failed_again
                 && told_down.insert(place)
             {
-                let failed = What::FailedAgain(cause, one.signal.received_at);
+                let failed = OccurrenceKind::FailedAgain(cause, one.signal.received_at);
                 happened.push((monitor.clone(), &one.signal, failed));
             }
             if let Some(transition) = effect.transition {
@@ -281,7 +281,11 @@ impl Committer {
                 } else {
                     told_down.remove(&place);
                 }
-                happened.push((monitor.clone(), &one.signal, What::Transition(transition)));
+                happened.push((
+                    monitor.clone(),
+                    &one.signal,
+                    OccurrenceKind::Transition(transition),
+                ));
             }
         }
         // Signals that change nothing need no commit, except in a replay, which must advance the writer's number.
@@ -311,10 +315,10 @@ impl Committer {
         } else {
             deadbeat_store::celery::beat::by_ids(&mut tx, &fed).await?
         };
-        let news: Vec<News<'_>> = told
+        let news: Vec<Occurrence<'_>> = told
             .iter()
             .zip(&happened)
-            .map(|(monitor, (_, signal, what))| News {
+            .map(|(monitor, (_, signal, what))| Occurrence {
                 changed: Changed::Signalled(
                     monitor,
                     signal,
@@ -335,7 +339,7 @@ impl Committer {
 }
 
 /// Returns the run ids with so many ended runs that there may be too many: some client sends the same id again and again.
-fn crowded(monitors: &[Heard]) -> Vec<(MonitorKey, Uuid)> {
+fn crowded(monitors: &[SignalledMonitor]) -> Vec<(MonitorKey, Uuid)> {
     let mut ended: HashMap<(MonitorKey, Uuid), i64> = HashMap::new();
     for monitor in monitors {
         for run in monitor.state.runs.iter().filter(|run| !run.is_open()) {
@@ -349,7 +353,10 @@ fn crowded(monitors: &[Heard]) -> Vec<(MonitorKey, Uuid)> {
 }
 
 /// Loads the whole monitors for these changes, each in the state that it had at its change.
-async fn whole(tx: &mut Tx, happened: &[(Heard, &Signal, What)]) -> StoreResult<Vec<Monitor>> {
+async fn whole(
+    tx: &mut Tx,
+    happened: &[(SignalledMonitor, &Signal, OccurrenceKind)],
+) -> StoreResult<Vec<Monitor>> {
     if happened.is_empty() {
         return Ok(Vec::new());
     }
@@ -357,7 +364,7 @@ async fn whole(tx: &mut Tx, happened: &[(Heard, &Signal, What)]) -> StoreResult<
     let stored = deadbeat_store::monitor::by_keys(tx, &keys).await?;
     let stored: HashMap<MonitorId, Monitor> =
         stored.into_iter().map(|monitor| (monitor.id, monitor)).collect();
-    let then = |heard: &Heard| {
+    let then = |heard: &SignalledMonitor| {
         stored.get(&heard.id).map(|monitor| Monitor {
             state: heard.state.clone(),
             ..monitor.clone()
@@ -374,7 +381,7 @@ async fn whole(tx: &mut Tx, happened: &[(Heard, &Signal, What)]) -> StoreResult<
         .collect()
 }
 
-fn new_ping<'a>(monitor: &Heard, incoming: &'a Incoming) -> NewPing<'a> {
+fn new_ping<'a>(monitor: &SignalledMonitor, incoming: &'a Incoming) -> NewPing<'a> {
     let signal = &incoming.signal;
     NewPing {
         project_id: monitor.project_id,

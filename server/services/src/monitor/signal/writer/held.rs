@@ -7,10 +7,10 @@ use deadbeat_store::with_sources;
 
 use super::{HELD, MOST_HELD, Writer};
 use crate::monitor::signal::incoming::Accepted;
-use crate::monitor::signal::ingest::Waiting;
+use crate::monitor::signal::ingest::WaitingSignal;
 
 impl Writer {
-    pub(super) fn hold(&mut self, batch: Vec<Waiting>) {
+    pub(super) fn hold(&mut self, batch: Vec<WaitingSignal>) {
         let now = Instant::now();
         self.held.extend(batch.into_iter().map(|mut one| {
             one.held_since.get_or_insert(now);
@@ -21,7 +21,7 @@ impl Writer {
     /// Sets aside the signals that have waited long enough for a locked row. If there are too many, sets aside all of them.
     pub(super) async fn age_held(&mut self) {
         let is_full = self.held.len() > MOST_HELD;
-        let is_old = |one: &Waiting| one.held_since.is_some_and(|since| since.elapsed() >= HELD);
+        let is_old = |one: &WaitingSignal| one.held_since.is_some_and(|since| since.elapsed() >= HELD);
         if !is_full && !self.held.iter().any(is_old) {
             return;
         }
@@ -33,7 +33,7 @@ impl Writer {
     }
 
     /// Sets aside signals if others of their address are set aside, to keep their order. Returns the rest.
-    pub(super) async fn follow_aside(&mut self, batch: Vec<Waiting>) -> Vec<Waiting> {
+    pub(super) async fn follow_aside(&mut self, batch: Vec<WaitingSignal>) -> Vec<WaitingSignal> {
         let Some(spool) = self.spool.as_ref().filter(|spool| spool.aside() > 0) else {
             return batch;
         };
@@ -45,7 +45,7 @@ impl Writer {
     }
 
     /// Sets signals aside in the spool's file, and acknowledges them. Without a spool, or beyond its limits, the clients get "try again".
-    pub(super) async fn put_aside(&mut self, batch: Vec<Waiting>) {
+    pub(super) async fn put_aside(&mut self, batch: Vec<WaitingSignal>) {
         let Some(spool) = self.spool.clone().filter(|_| !batch.is_empty()) else {
             return;
         };

@@ -7,7 +7,7 @@ use std::collections::{HashSet, VecDeque};
 
 use deadbeat_store::with_sources;
 
-use super::{ALONE, Failed, Waiting, Writer};
+use super::{ALONE, Failed, WaitingSignal, Writer};
 use crate::monitor::signal::incoming::Address;
 
 /// The number of parts of a failed batch. With 16 parts a batch is down to single signals in three steps; with two parts that would take nine. Each
@@ -22,12 +22,12 @@ pub(super) fn part_of(signals: usize) -> usize {
 }
 
 /// Splits a failed batch into parts, in the order of the signals.
-fn parts(batch: Vec<Waiting>) -> Vec<Vec<Waiting>> {
+fn parts(batch: Vec<WaitingSignal>) -> Vec<Vec<WaitingSignal>> {
     let size = part_of(batch.len());
     let mut parts = Vec::with_capacity(PARTS);
     let mut rest = batch.into_iter();
     loop {
-        let part: Vec<Waiting> = rest.by_ref().take(size).collect();
+        let part: Vec<WaitingSignal> = rest.by_ref().take(size).collect();
         if part.is_empty() {
             return parts;
         }
@@ -37,10 +37,10 @@ fn parts(batch: Vec<Waiting>) -> Vec<Vec<Waiting>> {
 
 impl Writer {
     /// Retries a failed batch in parts. Once a signal goes to the spool, everything behind it goes there, too.
-    pub(super) async fn isolate(&mut self, batch: Vec<Waiting>) {
+    pub(super) async fn isolate(&mut self, batch: Vec<WaitingSignal>) {
         let mut timed_out: HashSet<Address> = HashSet::new();
         // Signals that timed out. They are set aside if another signal was written. Otherwise the database is slow, and all of them go to the spool.
-        let mut slow: Vec<Waiting> = Vec::new();
+        let mut slow: Vec<WaitingSignal> = Vec::new();
         let mut any_written = false;
         // The number of parts that timed out since the last success.
         let mut in_a_row = 0;
@@ -89,10 +89,10 @@ impl Writer {
     /// Removes signals from a part if others of their address wait for a locked row or have timed out. This keeps the order of a monitor's signals.
     fn without_waiting(
         &mut self,
-        part: Vec<Waiting>,
+        part: Vec<WaitingSignal>,
         timed_out: &HashSet<Address>,
-        slow: &mut Vec<Waiting>,
-    ) -> Vec<Waiting> {
+        slow: &mut Vec<WaitingSignal>,
+    ) -> Vec<WaitingSignal> {
         let (mut tried, mut held) = (Vec::with_capacity(part.len()), Vec::new());
         for one in part {
             let address = &one.incoming.address;
@@ -109,7 +109,7 @@ impl Writer {
     }
 }
 
-fn put_first(left: &mut VecDeque<Vec<Waiting>>, parts: Vec<Vec<Waiting>>) {
+fn put_first(left: &mut VecDeque<Vec<WaitingSignal>>, parts: Vec<Vec<WaitingSignal>>) {
     for part in parts.into_iter().rev() {
         left.push_front(part);
     }

@@ -40,8 +40,8 @@ use tokio_util::sync::CancellationToken;
 use self::commit::{Committer, Fate, Place};
 use crate::Site;
 use crate::monitor::signal::incoming::{Accepted, Address, Incoming};
-use crate::monitor::signal::ingest::{Figures, Waiting};
-use crate::monitor::signal::registry::{Known, Registry};
+use crate::monitor::signal::ingest::{IngestCounters, WaitingSignal};
+use crate::monitor::signal::registry::{Existence, Registry};
 use crate::monitor::signal::spool::Spool;
 use crate::operation::duty::Duty;
 use crate::operation::lane::{Lane, Suspects, Work};
@@ -99,14 +99,14 @@ impl Writers {
 /// The writer of a lane's signals.
 pub(crate) struct Writer {
     committer: Committer,
-    figures: Arc<Figures>,
+    figures: Arc<IngestCounters>,
     spool: Option<Spool>,
     /// The last number that was given to a signal.
     position: u64,
     /// Signals whose monitors' rows are locked, in the order of arrival. The next batch tries them again.
-    held: Vec<Waiting>,
+    held: Vec<WaitingSignal>,
     /// Signals that wait for the next batch, in the order of arrival: their address has had its share of this batch.
-    later: Vec<Waiting>,
+    later: Vec<WaitingSignal>,
     /// The number of signals in the next transaction of a replay. It is lower while the replay searches for a signal that cannot be written.
     replayed: usize,
     /// The number of signals that this outage's spool keeps without knowing whether their monitors exist.
@@ -119,12 +119,12 @@ pub(crate) struct Writer {
 }
 
 impl Work for Writer {
-    type One = Waiting;
+    type One = WaitingSignal;
     const BATCH: usize = BATCH;
     const LOOKED_AT: usize = LOOKED_AT;
     const AT_ONCE: usize = BATCH;
 
-    async fn begin(&mut self, waiting: &mut mpsc::Receiver<Waiting>, stop: &CancellationToken) -> bool {
+    async fn begin(&mut self, waiting: &mut mpsc::Receiver<WaitingSignal>, stop: &CancellationToken) -> bool {
         self.go_on(waiting, stop).await
     }
 
@@ -138,7 +138,7 @@ impl Work for Writer {
         }
     }
 
-    fn left(&mut self) -> Vec<Waiting> {
+    fn left(&mut self) -> Vec<WaitingSignal> {
         std::mem::take(&mut self.later)
     }
 
@@ -163,7 +163,7 @@ impl Work for Writer {
         self.held.len() + self.later.len() + self.spool.as_ref().map_or(0, spooled)
     }
 
-    async fn write(&mut self, batch: Vec<Waiting>) {
+    async fn write(&mut self, batch: Vec<WaitingSignal>) {
         self.write_share(batch).await;
     }
 
@@ -176,7 +176,7 @@ impl Work for Writer {
 /// A batch that was not written.
 struct Failed {
     error: StoreError,
-    batch: Vec<Waiting>,
+    batch: Vec<WaitingSignal>,
 }
 
 impl Writer {
@@ -189,7 +189,7 @@ impl Writer {
         clock: Arc<dyn Clock>,
         site: Site,
         outbox_bell: Arc<Notify>,
-        figures: Arc<Figures>,
+        figures: Arc<IngestCounters>,
         registry: Registry,
         spool: Option<Spool>,
         duty: Duty,
@@ -219,7 +219,7 @@ impl Writer {
 
     /// Continues after the signals and the numbers that an earlier process left in the spool. If the file cannot be read, it retries: the file's
     /// signals are acknowledged, and no monitor is judged before they are written. Returns false if it was stopped before the file could be read.
-    async fn go_on(&mut self, waiting: &mut mpsc::Receiver<Waiting>, stop: &CancellationToken) -> bool {
+    async fn go_on(&mut self, waiting: &mut mpsc::Receiver<WaitingSignal>, stop: &CancellationToken) -> bool {
         // An empty file does not matter: its name is new, or this process itself gave the numbers.
         while let Some(spool) = self.spool.clone().filter(|spool| spool.signals() > 0) {
             match spool.last_position().await {
@@ -246,7 +246,7 @@ impl Writer {
     }
 
     /// Writes the share of each address. The rest waits for the next batch.
-    async fn write_share(&mut self, batch: Vec<Waiting>) {
+    async fn write_share(&mut self, batch: Vec<WaitingSignal>) {
         let (batch, later) = share::split(batch);
         self.later = later;
         self.write_now(batch).await;
@@ -265,7 +265,7 @@ impl Writer {
         self.spool.as_ref().is_some_and(|spool| spool.signals() > 0)
     }
 
-    async fn write_now(&mut self, new: Vec<Waiting>) {
+    async fn write_now(&mut self, new: Vec<WaitingSignal>) {
         let mut batch = new;
         if !self.held.is_empty() {
             drop(batch.splice(..0, self.held.drain(..)));
@@ -302,7 +302,7 @@ impl Writer {
     /// Writes a batch in one transaction, and answers the clients. Signals whose monitors' rows are locked are kept for the next batch.
     ///
     /// A failed batch is returned. It has the numbers up to `self.position`, because its commit may have reached the database.
-    async fn attempt(&mut self, batch: Vec<Waiting>, limit: Option<Duration>) -> Result<(), Failed> {
+    async fn attempt(&mut self, batch: Vec<WaitingSignal>, limit: Option<Duration>) -> Result<(), Failed> {
         let signals: Vec<&Incoming> = batch.iter().map(|one| &*one.incoming).collect();
         let taken = async {
             let tx = match (self.limit(), limit) {
@@ -376,13 +376,13 @@ impl Writer {
 
     /// Puts a batch into the spool, and acknowledges it. Without a spool, or if the spool cannot take the batch, the answers are dropped: every
     /// client gets "try again".
-    async fn keep(&mut self, batch: Vec<Waiting>) {
+    async fn keep(&mut self, batch: Vec<WaitingSignal>) {
         self.position += batch.len() as u64;
         self.keep_numbered(batch).await;
     }
 
     /// Does the same for signals that already have the last numbers.
-    async fn keep_numbered(&mut self, batch: Vec<Waiting>) {
+    async fn keep_numbered(&mut self, batch: Vec<WaitingSignal>) {
         let first = self.position + 1 - batch.len() as u64;
         let Some(spool) = self.spool.clone() else {
             // Do not spin while the database cannot be reached. The queue fills up, and then clients get "try again".
@@ -391,15 +391,15 @@ impl Writer {
         };
         let mut kept = Vec::with_capacity(batch.len());
         let mut answers = Vec::with_capacity(batch.len());
-        for Waiting { incoming, answer, .. } in batch {
+        for WaitingSignal { incoming, answer, .. } in batch {
             match self.committer.vouch(&incoming.address) {
-                Known::Yes => {}
-                Known::No => {
+                Existence::Yes => {}
+                Existence::No => {
                     self.answer(answer, Accepted::Unknown { access: None });
                     continue;
                 }
-                Known::Perhaps if self.trusted < MOST_TRUSTED => self.trusted += 1,
-                Known::Perhaps => continue,
+                Existence::Perhaps if self.trusted < MOST_TRUSTED => self.trusted += 1,
+                Existence::Perhaps => continue,
             }
             kept.push(*incoming);
             answers.push(answer);

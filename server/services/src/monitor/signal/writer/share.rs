@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 
-use super::{BATCH, Waiting};
+use super::{BATCH, WaitingSignal};
 use crate::monitor::signal::incoming::Address;
 
 /// The most signals of one address in a batch. Measured beside 512 simultaneous failures of one monitor (`scripts/soak -k neighbour`).
 const OF_ADDRESS: usize = 64;
 
 /// Splits signals into those of this batch and those that wait for the next one. Keeps the order of an address's signals.
-pub(super) fn split(signals: Vec<Waiting>) -> (Vec<Waiting>, Vec<Waiting>) {
+pub(super) fn split(signals: Vec<WaitingSignal>) -> (Vec<WaitingSignal>, Vec<WaitingSignal>) {
     // Most batches are small and need no split.
     if signals.len() <= OF_ADDRESS {
         return (signals, Vec::new());
@@ -40,18 +40,18 @@ mod tests {
     use super::*;
     use crate::monitor::signal::writer::tests::signal;
 
-    fn waiting(address: &Address, number: usize) -> Waiting {
+    fn waiting(address: &Address, number: usize) -> WaitingSignal {
         let mut incoming = signal();
         incoming.address = address.clone();
         incoming.body = number.to_string().into_bytes();
-        Waiting {
+        WaitingSignal {
             incoming: Box::new(incoming),
             answer: oneshot::channel().0,
             held_since: None,
         }
     }
 
-    fn number(one: &Waiting) -> usize {
+    fn number(one: &WaitingSignal) -> usize {
         std::str::from_utf8(&one.incoming.body).unwrap().parse().unwrap()
     }
 
@@ -62,12 +62,12 @@ mod tests {
             Address::Ping(PingId::generate()),
         );
         let last = OF_ADDRESS * 3;
-        let mut signals: Vec<Waiting> = (0..last).map(|number| waiting(&flood, number)).collect();
+        let mut signals: Vec<WaitingSignal> = (0..last).map(|number| waiting(&flood, number)).collect();
         signals.push(waiting(&other, last));
 
         let (now, later) = split(signals);
 
-        let numbers = |signals: &[Waiting]| -> Vec<usize> { signals.iter().map(number).collect() };
+        let numbers = |signals: &[WaitingSignal]| -> Vec<usize> { signals.iter().map(number).collect() };
         assert_eq!(numbers(&now), (0..OF_ADDRESS).chain([last]).collect::<Vec<_>>());
         assert_eq!(numbers(&later), (OF_ADDRESS..last).collect::<Vec<_>>());
     }

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use deadbeat_store::with_sources;
 
-use super::{ALONE, Failed, Waiting, Writer};
+use super::{ALONE, Failed, WaitingSignal, Writer};
 use crate::monitor::signal::spool::{Spool, SpoolError, Spooled};
 use crate::operation::lane::{Panicked, alone};
 
@@ -13,7 +13,7 @@ impl Writer {
     ///
     /// With a spool, these signals are set aside, and the retries try each alone. Without a spool, the writer tries each alone at once. If it panics,
     /// the client gets "try again".
-    pub(super) async fn isolate_suspects(&mut self, batch: Vec<Waiting>) -> Vec<Waiting> {
+    pub(super) async fn isolate_suspects(&mut self, batch: Vec<WaitingSignal>) -> Vec<WaitingSignal> {
         if self.suspects.is_empty() {
             return batch;
         }

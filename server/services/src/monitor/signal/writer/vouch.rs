@@ -9,7 +9,7 @@ use deadbeat_store::{StoreResult, Tx};
 
 use super::commit::Committer;
 use crate::monitor::signal::incoming::{Address, Incoming};
-use crate::monitor::signal::registry::Known;
+use crate::monitor::signal::registry::Existence;
 
 /// The most addresses by key and slug that are remembered as existing.
 const MOST_SLUGS: usize = 200_000;
@@ -22,14 +22,14 @@ pub(super) struct Target {
 
 impl Committer {
     /// Returns whether the monitor of an address exists, as far as the server knows without the database.
-    pub(super) fn vouch(&self, address: &Address) -> Known {
+    pub(super) fn vouch(&self, address: &Address) -> Existence {
         match address {
             Address::Ping(id) => self.registry.knows(*id),
             Address::Slug { digest, slug } => {
                 if self.slugs.contains(&(digest.clone(), slug.clone())) {
-                    Known::Yes
+                    Existence::Yes
                 } else {
-                    Known::Perhaps
+                    Existence::Perhaps
                 }
             }
         }
