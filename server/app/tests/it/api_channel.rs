@@ -244,7 +244,7 @@ async fn a_monitor_tells_all_channels_or_just_those_it_names() {
     let all = monitor("all", json!("all")).await;
     let one = monitor("one", json!([first["id"], first["id"]])).await;
     let none = monitor("none", json!([])).await;
-    // Told by those that tell all, though it came later.
+    // Monitors that alert all channels alert it, although it was added later.
     let second = caller
         .post("/api/v1/channels", &webhook("second", &receiver.url("/second")))
         .await;

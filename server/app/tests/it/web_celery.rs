@@ -149,7 +149,7 @@ async fn trouble_is_told_in_words_with_its_cause_and_comes_first() {
         .iter()
         .map(|worker| worker["status"].as_str().unwrap())
         .collect();
-    // The last one that was heard of first.
+    // The newest first report comes first.
     assert_eq!(statuses, ["paused", "down", "up", "up"]);
     let mut browser = Browser::signed_in(&harness).await;
     let seen = page(&mut browser, "/celery").await;
@@ -292,7 +292,7 @@ async fn a_beat_and_a_broker_that_are_away_are_told() {
     let seen = page(&mut browser, "/celery").await;
 
     let whole = words(&seen);
-    // The Beat of the application whose broker is away may hang because of that: nothing is told of it.
+    // The Beat of the application whose broker is away may hang because of that: the page shows no fault of Beat.
     assert!(whole.contains("1 Beat and 1 broker are in trouble"), "{whole}");
     assert!(
         whole.contains("down BEAT_DOWN It is silent: nothing is being scheduled."),

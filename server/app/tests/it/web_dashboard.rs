@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::harness::{self, Harness};
 
-/// What a browser keeps: its cookies. Redirects are looked at, not followed.
+/// What a browser keeps: its cookies. Tests read redirects and do not follow them.
 pub struct Browser<'a> {
     harness: &'a Harness,
     cookies: Vec<(String, String)>,

@@ -179,7 +179,7 @@ async fn status_and_incidents_are_in_the_feed_and_plain_pings_are_not(pool: PgPo
         .unwrap();
     world.ping(&job, Success).await;
     world.ping(&job, Fail).await;
-    // It is down: that it fails again is no news.
+    // It is down: failing again changes nothing.
     world.ping(&job, Fail).await;
     let failed = incident(1).await;
     assert_eq!(

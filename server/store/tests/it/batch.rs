@@ -18,7 +18,7 @@ use crate::setup::{World, at, new_ping, signal};
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn a_pings_update_touches_no_index(options: PgPoolOptions, database: PgConnectOptions) {
-    // One connection: it counts all updates, and reports them when told to.
+    // One connection: it counts all updates, and reports them on request.
     let world = World::new(options.max_connections(1).connect_with(database).await.unwrap()).await;
     let monitor = world.monitor("m").await;
     for number in 1..=200 {

@@ -239,7 +239,7 @@ async fn each_channel_gives_its_oldest_up_to_its_share(pool: PgPool) {
     assert_eq!((of(&second, slow).len(), of(&second, quick).len()), (2, 0));
 }
 
-/// A claim looks at 200 all-clears of a channel. More of them wait for their first alert, which is tried again in an hour.
+/// A claim reads 200 all-clears of a channel. More of them wait for their first alert, which is tried again in an hour.
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn alerts_that_wait_for_others_hide_no_new_one(pool: PgPool) {
     let world = World::new(pool).await;

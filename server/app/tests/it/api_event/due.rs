@@ -272,7 +272,7 @@ async fn names_and_beats_that_nobody_knows_are_passed_over() {
     accepted(&sdk, &[of_another_beat, strangers.clone(), none]).await;
     assert_eq!(dump(&harness).await, before);
 
-    // One that is known is told among them; of two words about it the last holds.
+    // The batch names one known entry twice: the last hint counts.
     let mut mixed = strangers;
     let entries = mixed["entries"].as_array_mut().unwrap();
     entries.insert(0, json!({"name": "known", "next_due_at": null}));

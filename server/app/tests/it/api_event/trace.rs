@@ -97,7 +97,7 @@ async fn a_run_that_beat_did_not_send_is_told_from_its_publishing_to_its_end_in_
         .collect();
     assert_eq!(kinds, ["published", "received", "started", "finished"]);
     assert_eq!(seen["stages"][2]["pid"], 4711);
-    // No monitor heard of it.
+    // No monitor got a ping.
     assert!(caller.pages("/api/v1/monitors", 5).await.is_empty());
     harness.stop().await;
 }
@@ -164,7 +164,7 @@ async fn runs_are_found_by_every_filter_and_paged() {
         Caller::with_key(&harness, &harness.ping_key),
     );
     let id = |n: u128| Uuid::from_u128(n);
-    // One request each: they sort by when they were heard of, and within a request by their ids.
+    // One request each: they sort by the first report's time, and within a request by their ids.
     for (n, task, outcome) in [(1, "a", "success"), (2, "a", "failure"), (3, "b", "success")] {
         accepted(&sdk, &whole_run(id(n), task, outcome).concat()).await;
     }

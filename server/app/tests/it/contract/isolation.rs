@@ -135,7 +135,7 @@ async fn nothing_of_one_project_can_be_seen_or_changed_by_another() {
         owner.get("/api/v1/project").await["id"]
     );
 
-    // The same run id is another run there, whatever is told of it.
+    // The same run id is another run there, whatever a client reports about it.
     let mut theirs = run.clone();
     theirs["id"] = json!(Uuid::new_v4());
     theirs["type"] = json!("run_finished");

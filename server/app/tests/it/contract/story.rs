@@ -450,7 +450,7 @@ async fn every_operation_answers_as_the_contract_says_in_success_and_in_fault() 
     holds(&caller, &monitor).await;
     snoozes_by_url(&caller, &harness, &monitor).await;
     keys_and_project(&caller).await;
-    // On a busy machine incidents of what the examples told are there by now, too.
+    // On a busy machine the examples' reports have opened incidents by now, too.
     let deliveries = caller.pages("/api/v1/deliveries", 2).await;
     let count = |alert: &str| deliveries.iter().filter(|one| one["alert"] == alert).count();
     // 20 tests of the webhook, and four mails that ask for a confirmation.

@@ -37,7 +37,7 @@ async fn is_answered(request: RequestBuilder, what: &str) {
     );
 }
 
-/// Floods with requests of one project that hang, looks at others meanwhile, and lets them go.
+/// Floods the server with requests of one project that hang, checks other requests meanwhile, and then lets the flood go.
 async fn flood(server: &Harness, address: impl Fn(usize) -> String) {
     let monitor = server
         .monitor(json!({"name": "Held", "schedule": {"kind": "interval", "seconds": 3600}}))
@@ -129,7 +129,7 @@ async fn requests_without_a_project_have_the_share_of_their_address() {
         let ready = server.client.get(format!("{}/readyz", server.url));
         is_answered(from("198.51.100.3", ready), "a probe").await;
     }
-    // A probe from the flood's own address hears that the database is there.
+    // A probe from the flood's own address learns that the database answers.
     let ready = server.client.get(format!("{}/readyz", server.url));
     is_answered(from("203.0.113.7", ready), "a probe beside the flood").await;
 

@@ -1,4 +1,4 @@
-//! Clients that hold connections: they are cut, and others are heard meanwhile.
+//! Clients that hold connections: the server closes them, and serves others meanwhile.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -73,7 +73,7 @@ async fn whoever_got_an_alert_acknowledges_it_by_its_link() {
     let told = body(1).await;
     assert_eq!(told["type"], "incident.acknowledged");
     assert_eq!(told["incident"]["acknowledged_by"], seen["acknowledged_by"]);
-    // Again: nothing new is told.
+    // Again: no channel gets a second message.
     let again = harness.client.post(&link).send().await.unwrap();
     assert_eq!(again.status(), StatusCode::OK);
     assert_eq!(

@@ -1,4 +1,4 @@
-//! Who has seen an incident acknowledges it, by the API or by the link in an alert, and everybody who got the alert hears of it.
+//! A person acknowledges an incident, by the API or by the link in an alert, and every channel that got the alert gets a message.
 
 use std::sync::Arc;
 
@@ -184,7 +184,7 @@ async fn a_link_of_a_deleted_channel_of_another_incident_or_too_old_does_nothing
     assert_eq!(world.count(acknowledged).await, 0);
 }
 
-/// An incident that is over is acknowledged without a word: nobody needs to hear that somebody has it.
+/// Acknowledging a resolved incident sends no message: nobody has to work on it.
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn of_what_is_over_nobody_hears_that_it_is_acknowledged(pool: PgPool) {
     let world = World::new(pool).await;

@@ -1,4 +1,4 @@
-//! An incident that nobody acknowledges is told to more people, step by step.
+//! An incident that nobody acknowledges reaches more people, step by step.
 
 use deadbeat_domain::ids::{ChannelId, IncidentId};
 use deadbeat_domain::monitor::ping::PingKind::{Fail, Success};

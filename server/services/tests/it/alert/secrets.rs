@@ -239,7 +239,7 @@ async fn no_secret_of_any_kind_is_in_the_database_or_the_log(pool: PgPool) {
                 kind.name()
             );
         }
-        // Once refused for now, once for good, and the other channel is told of that.
+        // The first refusal is temporary, the second one is permanent; the other channel gets a notice of that.
         receiver.then(Reply::status(500).repeating()).then(Reply::close());
         for _ in 0..3 {
             channel::send_test(&world.services, &world.access, id)

@@ -19,14 +19,14 @@ use uuid::Uuid;
 use crate::setup::{World, entry, told};
 
 impl World {
-    /// Beat, having told its schedule, lives for a while in which its entries report; then it falls silent and is declared down.
+    /// Beat reports its schedule and lives for a while in which its entries report. Then it falls silent, and the evaluator declares it down.
     pub async fn silent_beat(&self, entries: &[&str]) -> Uuid {
         self.schedule(entries).await;
         self.alive().await;
         for entry in entries {
             self.finished(entry, "success").await;
         }
-        // The slots at 60 were never sent: Beat was last heard from at 0, and is down at 30; the monitors are judged at 65.
+        // The slots at 60 were never sent: Beat's last report came at 0, and Beat is down at 30; the monitors are judged at 65.
         for _ in 0..10 {
             self.sweep_after(10).await;
         }

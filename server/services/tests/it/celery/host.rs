@@ -258,7 +258,7 @@ async fn what_left_in_good_order_is_not_lost_with_its_host(pool: PgPool) {
     world.goes_on(90, &scene).await;
     world.is_told(&[]).await;
 
-    // On a laptop all are stopped, and Beat says no goodbye.
+    // On a laptop all processes are stopped, and Beat does not report its end.
     for name in ["three", "four", "far"] {
         world
             .worker_says(name, json!({"state": "stopped", "boot_id": "C"}))
@@ -465,7 +465,7 @@ async fn a_worker_that_returns_after_its_beat_from_a_cut_off_host_is_not_told(po
     world.goes_on(5, &Scene::default()).await;
     world.is_told(&[]).await;
 
-    // One that does not return is told then, and alone.
+    // A Beat that does not return then gets an incident of its own.
     world.advance(28);
     world.event(world.an_event("beat_alive", ticks(started_at))).await;
     for _ in 0..17 {

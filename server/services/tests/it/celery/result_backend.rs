@@ -217,7 +217,7 @@ async fn a_worker_that_starts_anew_knows_of_no_answer_and_ends_nothing(pool: PgP
         [told(backend, "RESULT_BACKEND_DOWN", true)]
     );
 
-    // Another one is answered, which was never in trouble: looked at once a minute.
+    // Another result backend answers and never had a fault: reports about it count once a minute.
     for _ in 0..13 {
         world.well().await;
     }

@@ -1,4 +1,4 @@
-//! Which queues a report is told to look at: a ping key cannot read, so it hears only of those that were named with it.
+//! The queues that the answer to a report names for sampling: a ping key cannot read, so the answer names only queues that came with that key.
 
 use deadbeat_domain::ids::ApiKeyId;
 use deadbeat_domain::people::access::{Access, Actor};
@@ -37,7 +37,7 @@ impl World {
                 queues,
                 attended,
             } => {
-                // Where the canary may go is told by the same rule.
+                // The same rule limits the queues named for the canary.
                 let unheard: Vec<_> = attended.iter().filter(|name| !queues.contains(name)).collect();
                 assert!(!samples || unheard.is_empty(), "{unheard:?} of {attended:?}");
                 samples.then_some(queues)
@@ -71,7 +71,7 @@ async fn a_key_hears_of_the_queues_of_an_application_that_were_named_with_it(poo
         Some(vec!["waits".to_owned(), "more".to_owned(), "secret".to_owned()])
     );
 
-    // Who has another key says goodbye for the one that looks, and asks in its place.
+    // A client with another key reports the end of the sampling worker, and asks in its place.
     let gone = json!({"app": "shop", "worker": "w1", "state": "stopping", "period_seconds": 5});
     world.queues_told(theirs, "worker_snapshot", gone).await;
     let alive = json!({"beat": "shop", "period_seconds": 15, "grace_seconds": 60});

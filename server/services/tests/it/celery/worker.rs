@@ -1,4 +1,4 @@
-//! Workers: silence is an incident, a goodbye is none, and one of them looks at the broker.
+//! Workers: silence is an incident, a reported end is none, and one of them samples the broker.
 
 mod clock;
 mod incarnation;

@@ -1,4 +1,4 @@
-//! One fault is one incident, with the right cause: what went wrong is told of whom it is about, and the entries are part of that.
+//! One fault is one incident, with the right cause and about the right subject; the entries are its members.
 
 mod copies;
 mod lost;

@@ -119,7 +119,7 @@ async fn who_dies_when_the_clock_is_stepped_back_is_missed_at_once_and_not_when_
     );
     let monitors = [&alive, &silent, &later];
     let stamps = listening(&world);
-    // An hour on for some seconds, as a machine that wakes up, and back: the hour was a blind spell, and all were heard after it.
+    // An hour on for some seconds, as a machine that wakes up, and back: the hour was a blind spell, and all reported after it.
     for (step, pinging) in [
         (0, &monitors[..]),
         (3_600, &monitors),

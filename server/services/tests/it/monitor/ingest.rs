@@ -84,7 +84,7 @@ async fn a_flood_that_waits_when_the_process_stops_is_written(pool: PgPool) {
     );
     let sent =
         (0..300).map(|_| ingest.accept(incoming(Address::Ping(monitor.ping_id), world.signal(Success))));
-    // All of them are in the queue before the writer begins, and it is told to stop as soon as it has.
+    // All of them are in the queue before the writer begins, and the stop is ordered as soon as it has begun.
     let answers = tokio::task::unconstrained(join_all(sent));
     let stop = CancellationToken::new();
     let stopping = async {

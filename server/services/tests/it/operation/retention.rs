@@ -312,7 +312,7 @@ async fn what_is_open_or_not_settled_keeps_all_that_belongs_to_it(pool: PgPool) 
         let monitor = monitor_named(&world, name).await;
         world.ping(&monitor, Success).await;
     }
-    // That one was resolved is told of one of the two, and waits to be told of the other.
+    // The all-clear of one of the two is sent, and that of the other still waits.
     run(
         "UPDATE delivery SET status = 'sent', next_attempt_at = NULL, settled_at = created_at
         WHERE alert = 'resolved' AND incident_id = (SELECT id FROM incident WHERE subject_name = 'over')",

@@ -1,4 +1,4 @@
-//! The other watcher hears of us only while everything works.
+//! The other monitoring service gets pings only while everything works.
 
 use std::sync::Arc;
 

@@ -339,7 +339,7 @@ async fn no_bad_field_is_taken_and_each_is_named() {
             );
         }
     }
-    // All faults are told at once.
+    // One answer lists all faults.
     let answer = caller
         .json(
             Method::POST,

@@ -1,4 +1,4 @@
-//! Channels that fail for good: the project is told once, and nothing multiplies or deadlocks.
+//! Channels that fail for good: the project gets one notice, and nothing multiplies or deadlocks.
 
 use sqlx::postgres::PgPoolOptions;
 

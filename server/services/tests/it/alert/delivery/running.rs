@@ -12,7 +12,7 @@ async fn a_slow_endpoint_holds_up_no_other_and_a_stop_waits_for_it(pool: PgPool)
     let slow_one = world.test(world.webhook(slow.url("/hook")).await).await;
     let quick_channel = world.webhook(quick.url("/hook")).await;
     world.test(quick_channel).await;
-    // No poll helps here: it is the bell that is heard while an attempt is under way.
+    // No poll helps here: the bell must wake the loop while an attempt is under way.
     let settings = DeliverySettings {
         poll: Duration::from_secs(3_600),
         ..DeliverySettings::default()

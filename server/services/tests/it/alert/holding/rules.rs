@@ -176,7 +176,7 @@ async fn rules_that_change_hold_for_what_waits(pool: PgPool) {
     assert_eq!(world.heard_after(4).await, [""; 0]);
     assert_eq!(world.heard_after(1).await, ["opened"]);
 
-    // What was told once stays told.
+    // A sent alert is not taken back.
     world
         .set_rules(
             pager,

@@ -80,7 +80,7 @@ async fn a_snooze_that_is_ended_early_tells_at_once(pool: PgPool) {
         "the delay of the pager still holds"
     );
     assert_eq!(world.heard_after(49).await, [""; 0]);
-    // The pager hears of it for the first time, and needs no reminder.
+    // The pager gets its first message about it, and needs no reminder.
     assert_eq!(world.heard_after(1).await, ["opened", "reminder"]);
     assert_eq!(world.snoozes().await, []);
 }

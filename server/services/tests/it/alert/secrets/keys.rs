@@ -100,7 +100,7 @@ async fn two_servers_that_make_a_key_each_do_not_both_seal(pool: PgPool) {
         .iter()
         .map(|folder| Keyring::load("", Some(folder.path().join(FILE))).unwrap())
         .collect();
-    // At once, before either has told the database: each makes a file.
+    // At once, before either has written to the database: each makes a file.
     rings.iter().for_each(|ring| ring.make_file().unwrap());
     let store = world.store();
     let (one, other) = tokio::join!(

@@ -43,7 +43,7 @@ async fn a_rotation_that_was_broken_off_goes_on_while_servers_deliver(pool: PgPo
         let url = world.opens(&ring, world.project, channel).await.unwrap();
         assert!(url.contains("/hooks/"), "{url}");
     }
-    // Meanwhile a server that has not heard of the new order seals with the old key.
+    // Meanwhile a server that has not read the new order seals with the old key.
     world.hook(&receiver.url("/hooks/late")).await;
 
     let mut seen = Vec::new();

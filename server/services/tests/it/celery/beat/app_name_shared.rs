@@ -45,7 +45,7 @@ impl World {
             .unwrap()
     }
 
-    /// Both report, and that they share the name is told.
+    /// Both report, and an incident says that they share the name.
     async fn share(&self) -> Uuid {
         SHOP.lists_often(self, "shop", &["a", "b"]).await;
         BILLING.lists_often(self, "shop", &["x", "y", "z"]).await;

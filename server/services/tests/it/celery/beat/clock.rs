@@ -21,7 +21,7 @@ impl World {
             .unwrap();
     }
 
-    /// Beat and a worker report, and the broker is looked at.
+    /// Beat and a worker report, and the worker samples the broker.
     async fn report_for(&self, seconds: i64, behind: TimeDelta) {
         for _ in 0..seconds / 5 {
             self.advance(5);

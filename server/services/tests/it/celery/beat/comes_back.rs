@@ -157,7 +157,7 @@ async fn a_member_that_joins_while_beat_returns_is_expected_anew_whoever_comes_f
             .count("SELECT count(*) FROM incident WHERE resolved_at IS NULL AND subject_kind = 'beat'")
             .await;
         assert_eq!(open, 0, "round {round}");
-        // Joined and re-armed, or judged after Beat was back: last heard from now, so after the slot, and so a miss of its own.
+        // Joined and re-armed, or judged after Beat was back: Beat's last report is then later than the slot, and so the miss is the monitor's own.
         let stranded = "SELECT count(*) FROM monitor WHERE status = 'down' AND NOT EXISTS (SELECT FROM incident \
             WHERE subject_id = monitor.id AND resolved_at IS NULL)";
         assert_eq!(
@@ -211,7 +211,7 @@ async fn schedules_pings_sweeps_and_signs_of_life_at_once_never_deadlock(pool: P
     world.schedule(&names).await;
     let other = world.another_evaluator();
     for round in 0..42 {
-        // Three rounds in which all is well, three in which nothing is heard: Beat goes down, its monitors join, all come back.
+        // Three rounds in which all is well, three without any report: Beat goes down, its monitors join, all come back.
         let quiet = round % 6 >= 3;
         world.advance(if quiet { 40 } else { 7 });
         let kind = [Success, Fail, Start, Success][round % 4];

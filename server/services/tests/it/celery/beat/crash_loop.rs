@@ -1,4 +1,4 @@
-//! A Beat that crashes again and again: told once an entry is missed, as one incident, and never of deployments.
+//! A Beat that crashes again and again: one incident once an entry is missed, and none about deployments.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::monitor::status::Status;
@@ -15,7 +15,7 @@ enum Ends {
     Killed,
     /// By an error, and says so.
     Fails,
-    /// As it was told to.
+    /// An orderly end.
     Stops,
     /// It goes on.
     Never,
@@ -32,7 +32,7 @@ fn named(mut event: Value, boot: u128, started_at: DateTime<Utc>) -> Value {
 }
 
 impl World {
-    /// A sign of life of that start of Beat, or its last word.
+    /// A heartbeat of that start of Beat, or the report of its end.
     async fn says(&self, boot: u128, state: &str, started_at: DateTime<Utc>) {
         let error = (state == "failed").then_some("MemoryError");
         let said =
@@ -230,7 +230,7 @@ async fn a_loop_that_is_told_when_beat_lives_for_long_enough_ends_with_its_next_
         world.beat_lives(boot, &["a"], 20, Ends::Killed).await;
         world.pause(pause).await;
     }
-    // Told 57 s after this start: due a minute after the first start, and put off by a minute and its grace.
+    // The incident opens 57 s after this start: due a minute after the first start, and put off by a minute and its grace.
     world.beat_lives(4, &["a"], 59, Ends::Never).await;
     let beat = world.beat_id().await;
     assert_eq!(world.incidents().await, [told(beat, "BEAT_CRASH_LOOP", true)]);

@@ -200,7 +200,7 @@ async fn never_again_ends_what_is_to_come_and_not_what_is_owed(pool: PgPool) {
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn a_hint_that_travelled_faster_than_the_one_before_does_not_excuse_its_slot(pool: PgPool) {
     let world = World::new(pool).await;
-    // The first hints need 800 ms to arrive, so by our clock they mean 60.8; the next ones are told at once, when Beat has sent.
+    // The first hints need 800 ms to arrive, so by our clock they mean 60.8; Beat sends the next ones at once, after it has sent the task.
     let entries = json!([
         by_rule("rule", Some(world.second(60))),
         by_rule("once", Some(world.second(60)))

@@ -227,7 +227,7 @@ async fn a_beat_that_comes_back_from_silence_with_an_empty_list_is_told_as_empti
             told(beat, "SCHEDULE_EMPTIED", true)
         ]
     );
-    // It falls silent, and comes back as empty as it was: nobody hears that all is well.
+    // It falls silent, and comes back as empty as it was: no channel gets an all-clear.
     for _ in 0..6 {
         world.sweep_after(10).await;
     }

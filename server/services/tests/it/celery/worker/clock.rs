@@ -12,7 +12,7 @@ const CANARY: &str = "deadbeat.canary";
 const AHEAD: TimeDelta = TimeDelta::seconds(600);
 
 impl World {
-    /// Beat and a worker report each second, and the broker is looked at; the worker's clock is so far ahead.
+    /// Beat and a worker report each second, and the worker samples the broker; the worker's clock is so far ahead.
     async fn report_with(&self, seconds: i64, ahead: TimeDelta) {
         for second in 0..seconds {
             self.advance(1);

@@ -208,7 +208,7 @@ async fn two_workers_of_one_name_do_not_end_one_another(pool: PgPool) {
     }
     assert_eq!(world.incidents().await, []);
 
-    // A goodbye of the one is none of the name.
+    // The end of one process does not end the node name.
     world.lives(NEW, json!({"state": "stopped"})).await;
     assert_eq!(
         world
@@ -312,7 +312,7 @@ async fn a_worker_that_ends_by_an_error_is_lost_unless_a_new_one_takes_its_queue
     );
 }
 
-/// A worker is lost, and told; then others start. Its incident ends with the one that takes its queue.
+/// A worker is lost, and an incident opens; then others start. Its incident ends with the one that takes its queue.
 async fn is_replaced_later(pool: PgPool, last_word: Option<Value>) {
     let world = World::new(pool).await;
     let said = |incarnation: u128, started_at, queue: &str| json!({"incarnation": Uuid::from_u128(incarnation), "started_at": started_at, "queues": [queue]});
