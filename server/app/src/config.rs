@@ -247,6 +247,10 @@ pub struct RetentionConfig {
     #[arg(long, env = "DEADBEAT_CHANGE_DAYS", default_value_t = 7, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
     pub change_days: u16,
 
+    /// Whole days for which the audit trail keeps entries, 1 to 3650.
+    #[arg(long, env = "DEADBEAT_AUDIT_DAYS", default_value_t = 365, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
+    pub audit_days: u16,
+
     /// Whole days for which the server keeps settled deliveries, 1 to 3650; never longer than their incident.
     #[arg(long, env = "DEADBEAT_DELIVERY_DAYS", default_value_t = 90, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
     pub delivery_days: u16,
@@ -289,6 +293,7 @@ impl RetentionConfig {
             incident_days: self.incident_days,
             transition_days: self.transition_days,
             change_days: self.change_days,
+            audit_days: self.audit_days,
             delivery_days: self.delivery_days,
             attempt_days: self.attempt_days,
             blind_spell_days: self.blind_spell_days,

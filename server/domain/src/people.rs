@@ -1,6 +1,7 @@
 //! Who may do what in a project, and limits on what each may do.
 
 pub mod access;
+pub mod audit;
 pub mod guessing;
 pub mod key;
 pub mod permission;

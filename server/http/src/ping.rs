@@ -307,6 +307,7 @@ async fn answer(request: &HttpRequest, state: Data<AppState>, payload: Payload, 
             let (TargetAddress::Slug { slug, .. }, Some(again)) = (&target.address, again) else {
                 return text(StatusCode::NOT_FOUND, "not found");
             };
+            let access = access.from(client_ip(request, &state));
             // Boxed, because this is rare: otherwise the future of every ping would be larger, and moving it would cost more.
             let creating = create_and_ping(&state, access, slug, &query, again, keeps_body);
             let creating = Box::pin(creating.instrument(request::span()));

@@ -1,163 +1,32 @@
 //! Monitors: create, change, pause, resume, delete.
 
+mod change;
 pub mod signal;
 pub(crate) mod state;
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::change::feed::{ChangeKind, ChangeSubject};
 use deadbeat_domain::change::{Transition, Trigger};
-use deadbeat_domain::ids::{ChannelId, MonitorId, PingId, ProjectId};
-use deadbeat_domain::incident::severity::Severity;
+use deadbeat_domain::ids::{MonitorId, PingId, ProjectId};
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::transition::{on_pause, on_resume, on_settings_change};
-use deadbeat_domain::monitor::{
-    Expectation, FieldError, MonitorState, check_grace, check_longest_run, check_slug, check_tags,
-    read_label, slug_from_name,
-};
+use deadbeat_domain::monitor::{FieldError, MonitorState, check_slug};
 use deadbeat_domain::people::access::Access;
+use deadbeat_domain::people::audit::{Act, Entry};
 use deadbeat_domain::people::permission::Action;
-use deadbeat_domain::schedule::{Schedule, ScheduleError};
 use deadbeat_store::monitor::Monitor;
 use deadbeat_store::monitor::settings;
 use deadbeat_store::people::quota::Counted;
 use deadbeat_store::{StoreResult, Tx};
-use serde_json::Value;
 
+pub use self::change::{Change, ChannelChoice, DEFAULT_GRACE_SECONDS};
+use self::change::{apply, entry};
 use self::state::{load_runs, write_state};
 use crate::incident::changed::{Background, Changed, Occurrence, OccurrenceKind};
+use crate::people::audit;
 use crate::people::pace::Work;
 use crate::people::quota::spend;
 use crate::{ServiceError, Services, Site, feed, incident};
-
-/// Tolerated lateness when nobody says otherwise, in seconds.
-pub const DEFAULT_GRACE_SECONDS: f64 = 60.0;
-
-/// Which channels a monitor tells.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ChannelChoice {
-    /// Every one of the project, those added later too.
-    All,
-    /// Just these.
-    These(Vec<ChannelId>),
-}
-
-/// What a person sets; None: not said. An update leaves that as it is, a creation takes the default.
-#[derive(Debug, Clone, Default)]
-pub struct Change {
-    /// Its name for people.
-    pub name: Option<String>,
-    /// Its name in URLs; made from the name when a creation does not say.
-    pub slug: Option<String>,
-    /// When reports are expected, in its JSON form.
-    pub schedule: Option<Value>,
-    /// Tolerated lateness.
-    pub grace_seconds: Option<f64>,
-    /// How long a run may take; `Some(None)`: the grace bounds it.
-    pub longest_run_seconds: Option<Option<f64>>,
-    /// For filters.
-    pub tags: Option<Vec<String>>,
-    /// The channels that get its alerts.
-    pub channels: Option<ChannelChoice>,
-    /// How urgent its own incidents are; `Some(None)`: as urgent as their causes.
-    pub severity: Option<Option<Severity>>,
-}
-
-/// A schedule that a person may set: one with a slot to come, or the one that is set already.
-fn settable(json: &Value, old: Option<&Expectation>, now: DateTime<Utc>) -> Result<Schedule, ScheduleError> {
-    let schedule = Schedule::from_json(json)?;
-    if old.is_some_and(|old| old.schedule == schedule) {
-        return Ok(schedule);
-    }
-    if let Schedule::Hint(_) = schedule {
-        return Err(ScheduleError::at(
-            "kind",
-            "a hint comes from a Celery Beat alone, which registers such an entry by itself",
-        ));
-    }
-    if schedule.next_after(now).is_none() {
-        return Err(ScheduleError::at(
-            "expression",
-            "this never comes again: all its years are over",
-        ));
-    }
-    Ok(schedule)
-}
-
-/// Checks a change, and applies it to `before` (or to the defaults).
-fn apply(
-    before: Option<&Monitor>,
-    change: &Change,
-    now: DateTime<Utc>,
-) -> Result<(String, String, Vec<String>, Expectation), ServiceError> {
-    let mut faults = Vec::new();
-    let name = match (&change.name, before) {
-        (Some(name), _) => read_label("/name", name, limits::MONITOR_NAME_CHARS, &mut faults),
-        (None, Some(monitor)) => monitor.name.clone(),
-        (None, None) => change.slug.clone().unwrap_or_else(|| {
-            faults.push(FieldError::new("/name", "is missing"));
-            String::new()
-        }),
-    };
-    let slug = match (&change.slug, before) {
-        (Some(slug), _) => slug.clone(),
-        (None, Some(monitor)) => monitor.slug.clone(),
-        (None, None) => slug_from_name(&name),
-    };
-    check_slug("/slug", &slug, &mut faults);
-    let mut tags = match (&change.tags, before) {
-        (Some(tags), _) => tags.clone(),
-        (None, Some(monitor)) => monitor.tags.clone(),
-        (None, None) => Vec::new(),
-    };
-    if change.tags.is_some() {
-        check_tags("/tags", &mut tags, &mut faults);
-    }
-
-    let old = before.map(|monitor| &monitor.state.expectation);
-    let grace_seconds = change
-        .grace_seconds
-        .or(old.map(|old| old.grace_seconds))
-        .unwrap_or(DEFAULT_GRACE_SECONDS);
-    check_grace("/grace_seconds", grace_seconds, &mut faults);
-    let longest_run_seconds = change
-        .longest_run_seconds
-        .unwrap_or_else(|| old.and_then(|old| old.longest_run_seconds));
-    if let Some(seconds) = longest_run_seconds {
-        check_longest_run("/longest_run_seconds", seconds, &mut faults);
-    }
-    let schedule = match (&change.schedule, old) {
-        (Some(json), _) => match settable(json, old, now) {
-            Ok(schedule) => Some(schedule),
-            Err(error) => {
-                faults.push(FieldError::of_schedule("/schedule", error));
-                None
-            }
-        },
-        (None, Some(old)) => Some(old.schedule.clone()),
-        (None, None) => {
-            faults.push(FieldError::new(
-                "/schedule",
-                r#"is missing; {"kind":"interval","seconds":60} or {"kind":"cron","expression":"0 2 * * *","timezone":"Europe/Berlin"}"#,
-            ));
-            None
-        }
-    };
-    match schedule {
-        Some(schedule) if faults.is_empty() => Ok((
-            name,
-            slug,
-            tags,
-            Expectation {
-                schedule,
-                // Only Beat sets it.
-                delay_seconds: old.map_or(0.0, |old| old.delay_seconds),
-                grace_seconds,
-                longest_run_seconds,
-            },
-        )),
-        _ => Err(ServiceError::Invalid(faults)),
-    }
-}
 
 /// Creates a monitor.
 ///
@@ -166,7 +35,9 @@ fn apply(
 pub async fn create(services: &Services, access: &Access, change: &Change) -> Result<Monitor, ServiceError> {
     let project = access.may(Action::ChangeMonitors)?;
     let mut tx = services.store.begin().await?;
-    let monitor = create_in(&mut tx, project, change, services.now()).await?;
+    let now = services.now();
+    let monitor = create_in(&mut tx, project, change, now).await?;
+    audit::note(&mut tx, entry(access, &monitor, Act::MonitorCreated, change, now));
     tx.commit().await?;
     Ok(monitor)
 }
@@ -187,6 +58,7 @@ pub async fn create_by_ping(
     let a_day = services.quotas.settings().created_monitors_per_day;
     spend(&mut tx, &Counted::CreatedMonitors(project), a_day, now).await?;
     let monitor = create_in(&mut tx, project, change, now).await?;
+    audit::note(&mut tx, entry(access, &monitor, Act::MonitorCreated, change, now));
     tx.commit().await?;
     Ok(monitor)
 }
@@ -281,7 +153,9 @@ pub async fn update(
     let mut tx = services.store.begin().await?;
     let monitor = deadbeat_store::monitor::lock(&mut tx, project, id).await?;
     let monitor = monitor.ok_or(ServiceError::NotFound("monitor"))?;
-    let monitor = update_in(&mut tx, monitor, change, services.now()).await?;
+    let now = services.now();
+    let monitor = update_in(&mut tx, monitor, change, now).await?;
+    audit::note(&mut tx, entry(access, &monitor, Act::MonitorChanged, change, now));
     tx.commit().await?;
     Ok(monitor)
 }
@@ -351,6 +225,12 @@ pub async fn upsert(
             Err(ServiceError::SlugTaken(_)) => {}
             Err(error) => return Err(error),
             Ok(monitor) => {
+                let act = if created {
+                    Act::MonitorCreated
+                } else {
+                    Act::MonitorChanged
+                };
+                audit::note(&mut tx, entry(access, &monitor, act, &change, now));
                 tx.commit().await?;
                 return Ok((monitor, created));
             }
@@ -365,9 +245,14 @@ pub async fn upsert(
 /// Refused, not found, or the database is away.
 pub async fn pause(services: &Services, access: &Access, id: MonitorId) -> Result<Monitor, ServiceError> {
     let project = access.may(Action::ChangeMonitors)?;
-    change_status(services, project, id, |monitor, now| {
-        on_pause(&mut monitor.state, Trigger::Pause, now)
-    })
+    change_status(
+        services,
+        access,
+        project,
+        id,
+        Act::MonitorPaused,
+        |monitor, now| on_pause(&mut monitor.state, Trigger::Pause, now),
+    )
     .await
 }
 
@@ -393,18 +278,27 @@ pub async fn resume(services: &Services, access: &Access, id: MonitorId) -> Resu
                 .to_owned(),
         ));
     }
-    change_status(services, project, id, |monitor, now| {
-        (monitor.state.status == Status::Paused)
-            .then(|| on_resume(&mut monitor.state, Trigger::Resume, now))
-            .flatten()
-    })
+    change_status(
+        services,
+        access,
+        project,
+        id,
+        Act::MonitorResumed,
+        |monitor, now| {
+            (monitor.state.status == Status::Paused)
+                .then(|| on_resume(&mut monitor.state, Trigger::Resume, now))
+                .flatten()
+        },
+    )
     .await
 }
 
 async fn change_status(
     services: &Services,
+    access: &Access,
     project: ProjectId,
     id: MonitorId,
+    act: Act,
     rule: impl Fn(&mut Monitor, DateTime<Utc>) -> Option<Transition>,
 ) -> Result<Monitor, ServiceError> {
     let mut tx = services.store.begin().await?;
@@ -413,6 +307,10 @@ async fn change_status(
     load_runs(&mut tx, &mut monitor).await?;
     let now = services.now();
     if let Some(transition) = rule(&mut monitor, now) {
+        audit::note(
+            &mut tx,
+            Entry::new(access, project, act, id.0, now).named(&monitor.name),
+        );
         apply_transition(
             &mut tx,
             &services.site,
@@ -446,6 +344,10 @@ pub async fn delete(services: &Services, access: &Access, id: MonitorId) -> Resu
         incident::record(&mut tx, &services.site, &[news]).await?;
     }
     deadbeat_store::monitor::delete(&mut tx, project, id).await?;
+    audit::note(
+        &mut tx,
+        Entry::new(access, project, Act::MonitorDeleted, id.0, now).named(&monitor.name),
+    );
     feed::note(
         &mut tx,
         project,

@@ -33,6 +33,7 @@ use connection::gate::{Gate, StartPhase};
 use connection::line::{Line, Lines};
 use connection::turns::Turns;
 pub use connection::wakeup::Wakeups;
+use deadbeat_domain::people::audit::Entry;
 pub use error::{StoreError, StoreResult, Unreadable};
 pub use migrate::MIGRATOR;
 pub use sources::{WithSources, with_sources};
@@ -68,6 +69,8 @@ pub struct Tx {
     line: Line,
     /// The noted changes. [`Tx::commit`] writes them just before the commit.
     changes: feed::Noted,
+    /// The noted entries of the audit trail. [`Tx::commit`] writes them with the changes.
+    audited: Vec<Entry>,
 }
 
 /// Makes PostgreSQL plan the statements of this crate by index, even while its statistics say that a table is small.
@@ -189,6 +192,7 @@ impl Store {
         Ok(Tx {
             line: self.lines.begin(None).await?,
             changes: feed::Noted::default(),
+            audited: Vec::new(),
         })
     }
 
@@ -202,6 +206,7 @@ impl Store {
         Ok(Tx {
             line: self.lines.begin(Some(limit)).await?,
             changes: feed::Noted::default(),
+            audited: Vec::new(),
         })
     }
 
@@ -261,12 +266,14 @@ impl Tx {
         self.line.rollback().await;
     }
 
-    /// Commits: makes all writes durable at once. First writes the noted changes ([`feed::note`]) into the change feed.
+    /// Commits: makes all writes durable at once. First writes the noted entries of the audit trail ([`people::audit::note`]), and the noted changes
+    /// ([`feed::note`]) into the change feed.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if the connection broke. Then it is unknown whether the commit happened. If the statement that writes the changes
     /// fails, the transaction wrote nothing.
     pub async fn commit(mut self) -> StoreResult<()> {
+        people::audit::write(&mut self.line, &self.audited).await?;
         feed::write(&mut self.line, &self.changes).await?;
         Ok(self.line.commit().await?)
     }

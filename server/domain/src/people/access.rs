@@ -1,5 +1,7 @@
 //! The actor of a request, in one project.
 
+use std::net::IpAddr;
+
 use crate::ids::{AccountId, ApiKeyId, ProjectId};
 use crate::people::key::Scope;
 use crate::people::permission::{Action, Refusal, allows};
@@ -36,13 +38,30 @@ pub enum Actor {
 pub struct Access {
     project: ProjectId,
     actor: Actor,
+    address: Option<IpAddr>,
 }
 
 impl Access {
     /// An actor in a project. The caller must just have read the actor's role or scope in that project.
     #[must_use]
     pub fn new(project: ProjectId, actor: Actor) -> Self {
-        Self { project, actor }
+        Self {
+            project,
+            actor,
+            address: None,
+        }
+    }
+
+    /// The same access, for a request from this address. The audit trail names it.
+    #[must_use]
+    pub fn from(self, address: Option<IpAddr>) -> Self {
+        Self { address, ..self }
+    }
+
+    /// The address from which the actor's request came. None: not over the network.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        self.address
     }
 
     /// Who acts.

@@ -25,6 +25,8 @@ pub enum Action {
     ManageKeys,
     /// Change the project's settings.
     ChangeProject,
+    /// See the audit trail.
+    ReadAudit,
 }
 
 /// A row of the table.
@@ -40,7 +42,7 @@ struct Row {
 
 impl Action {
     /// Every action, in the order of the table.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Read,
         Self::SeePingUrls,
         Self::Signal,
@@ -49,6 +51,7 @@ impl Action {
         Self::ManageChannels,
         Self::ManageKeys,
         Self::ChangeProject,
+        Self::ReadAudit,
     ];
 
     fn row(self) -> Row {
@@ -108,6 +111,13 @@ impl Action {
             Self::ChangeProject => row(
                 "change_project",
                 "change the project's name and settings",
+                Some(Role::Admin),
+                &[Scope::Write],
+            ),
+            // It names people, and the addresses that they came from.
+            Self::ReadAudit => row(
+                "read_audit",
+                "see the audit trail",
                 Some(Role::Admin),
                 &[Scope::Write],
             ),
@@ -230,7 +240,7 @@ mod tests {
                 (&[Owner, Admin, Member], &[Write])
             }
             Action::Signal => (&[], &[Ping]),
-            Action::ManageChannels | Action::ManageKeys | Action::ChangeProject => {
+            Action::ManageChannels | Action::ManageKeys | Action::ChangeProject | Action::ReadAudit => {
                 (&[Owner, Admin], &[Write])
             }
         }

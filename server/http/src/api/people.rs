@@ -1,4 +1,5 @@
-//! Projects and API keys.
+//! Projects, API keys, and the audit trail.
 
 pub mod api_key;
+pub mod audit;
 pub mod project;

@@ -98,4 +98,5 @@ extract! {
     MayManageChannels, ManageChannels;
     MayManageKeys, ManageKeys;
     MayChangeProject, ChangeProject;
+    MayReadAudit, ReadAudit;
 }

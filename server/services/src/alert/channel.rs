@@ -1,28 +1,29 @@
 //! Channels: add, change, test, remove.
 
+mod test_message;
+
 use chrono::{DateTime, Utc};
 use deadbeat_domain::alert::channel::Settings;
-use deadbeat_domain::alert::message::{Event, Message};
-use deadbeat_domain::alert::recipients::Topic;
 use deadbeat_domain::alert::routing::Routing;
 use deadbeat_domain::alert::sealed::{self, HIDDEN};
 use deadbeat_domain::change::feed::{ChangeKind, ChangeSubject};
-use deadbeat_domain::ids::{ChannelId, DeliveryId};
+use deadbeat_domain::ids::ChannelId;
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::{FieldError, clip, read_label};
 use deadbeat_domain::people::access::Access;
+use deadbeat_domain::people::audit::{Act, Entry};
 use deadbeat_domain::people::permission::Action;
 use deadbeat_store::Tx;
 use deadbeat_store::alert::channel::Channel;
 use deadbeat_store::alert::waiting::Only;
-use deadbeat_store::people::quota::Counted;
 use serde_json::{Map, Value};
 
+pub use self::test_message::send_test;
 use crate::alert::delivery::redact::Redactor;
 use crate::alert::delivery::senders::{self, KINDS, Kind, email};
 use crate::alert::sealing::{self, Opened, Unopened};
-use crate::alert::{confirmation, outbox, usage, waiting};
-use crate::people::quota::spend;
+use crate::alert::{confirmation, usage, waiting};
+use crate::people::audit;
 use crate::{ServiceError, Services, feed, secret};
 
 /// A channel that was added or changed.
@@ -115,6 +116,8 @@ pub async fn create_with(
     deadbeat_store::alert::channel::insert(&mut tx, &channel).await?;
     let subject = ChangeSubject::Channel(channel.id);
     feed::note(&mut tx, project, subject, ChangeKind::Created, now);
+    let entry = Entry::new(access, project, Act::ChannelCreated, channel.id.0, now).named(&channel.name);
+    audit::note(&mut tx, entry);
     if asks {
         confirmation::ask(&mut tx, services.site(), &channel, now).await?;
     }
@@ -179,6 +182,9 @@ pub async fn ask_again(services: &Services, access: &Access, id: ChannelId) -> R
         deadbeat_store::alert::channel::update(&mut tx, &channel).await?;
     }
     confirmation::ask(&mut tx, services.site(), &channel, now).await?;
+    let entry =
+        Entry::new(access, project, Act::ChannelConfirmationRequested, id.0, now).named(&channel.name);
+    audit::note(&mut tx, entry);
     tx.commit().await?;
     services.outbox_bell.notify_one();
     Ok(())
@@ -370,6 +376,13 @@ pub async fn update_with(
         ChangeKind::Changed,
         now,
     );
+    let fields = name
+        .map(|_| "name")
+        .into_iter()
+        .chain(settings.map(|_| "settings"));
+    let fields = fields.chain(rules.keys().map(String::as_str));
+    let entry = Entry::new(access, project, Act::ChannelChanged, id.0, now).named(&channel.name);
+    audit::note(&mut tx, entry.changing(fields));
     if asks {
         // Waiting alerts were meant for the old address, and nobody has confirmed the new one.
         deadbeat_store::alert::delivery::cancel_unconfirmed(&mut tx, channel.project_id, channel.id, now)
@@ -459,40 +472,12 @@ pub async fn delete(services: &Services, access: &Access, id: ChannelId) -> Resu
     }
     let (subject, now) = (ChangeSubject::Channel(id), services.now());
     feed::note(&mut tx, project, subject, ChangeKind::Deleted, now);
+    audit::note(
+        &mut tx,
+        Entry::new(access, project, Act::ChannelDeleted, id.0, now),
+    );
     tx.commit().await?;
     Ok(())
-}
-
-/// Puts a test into the outbox, which delivers it like an alert.
-///
-/// # Errors
-/// If access is refused, the channel is not found or not confirmed, the project sent too many tests, or the database
-/// is away.
-pub async fn send_test(
-    services: &Services,
-    access: &Access,
-    id: ChannelId,
-) -> Result<DeliveryId, ServiceError> {
-    let project = access.may(Action::ManageChannels)?;
-    let now = services.now();
-    let mut tx = services.store.begin().await?;
-    let channel = deadbeat_store::alert::channel::lock(&mut tx, project, id).await?;
-    if !channel.ok_or(ServiceError::NotFound("channel"))?.is_confirmed() {
-        return Err(ServiceError::Conflict(
-            "the owner of the mail address has not confirmed yet; POST …/confirmation sends the mail again"
-                .to_owned(),
-        ));
-    }
-    let tests = Counted::Tests(project);
-    spend(&mut tx, &tests, limits::PROJECT_TESTS_A_MINUTE, now).await?;
-    let message = Message {
-        at: now,
-        event: Event::Test,
-    };
-    let told = outbox::announce(&mut tx, vec![(project, Topic::Channel(id), message)], now).await?;
-    tx.commit().await?;
-    services.outbox_bell.notify_one();
-    told.made.first().copied().ok_or(ServiceError::Busy)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use deadbeat_domain::ids::{MonitorId, MonitorKey, ProjectId, SnoozeId};
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::{FieldError, check_tags};
 use deadbeat_domain::people::access::Access;
+use deadbeat_domain::people::audit::{Act, Entry};
 use deadbeat_domain::people::permission::Action;
 use deadbeat_store::alert::snooze::{self, Target};
 use deadbeat_store::alert::waiting::Only;
@@ -19,6 +20,7 @@ use deadbeat_store::people::project::lock_rules;
 use deadbeat_store::{StoreResult, Tx};
 
 use crate::alert::waiting::decide_anew;
+use crate::people::audit;
 use crate::people::pace::Work;
 use crate::{ServiceError, Services};
 
@@ -44,6 +46,32 @@ fn only(target: &Target) -> Only {
     match target {
         Target::Monitor(id) => Only::Subject(id.0),
         Target::Project | Target::Tag(_) => Only::All,
+    }
+}
+
+/// The entry of the audit trail about a snooze or mute that begins or ends.
+fn of_hold(
+    access: &Access,
+    project: ProjectId,
+    target: &Target,
+    is_mute: bool,
+    is_end: bool,
+    now: DateTime<Utc>,
+) -> Entry {
+    let (act, subject) = match (target, is_mute, is_end) {
+        (Target::Monitor(id), false, false) => (Act::MonitorSnoozed, id.0),
+        (Target::Monitor(id), false, true) => (Act::MonitorSnoozeEnded, id.0),
+        (Target::Monitor(id), true, false) => (Act::MonitorMuted, id.0),
+        (Target::Monitor(id), true, true) => (Act::MonitorMuteEnded, id.0),
+        (Target::Tag(_), _, false) => (Act::TagSnoozed, project.0),
+        (Target::Tag(_), _, true) => (Act::TagSnoozeEnded, project.0),
+        (Target::Project, _, false) => (Act::ProjectSnoozed, project.0),
+        (Target::Project, _, true) => (Act::ProjectSnoozeEnded, project.0),
+    };
+    let entry = Entry::new(access, project, act, subject, now);
+    match target {
+        Target::Tag(tag) => entry.named(tag),
+        Target::Monitor(_) | Target::Project => entry,
     }
 }
 
@@ -99,6 +127,10 @@ async fn set(
     if !snooze::replace(&mut tx, project, target, ends_at, access.actor(), now).await? {
         return Err(ServiceError::NotFound("monitor"));
     }
+    audit::note(
+        &mut tx,
+        of_hold(access, project, target, ends_at.is_none(), false, now),
+    );
     decide_anew(&mut tx, project, only(target), now).await?;
     tx.commit().await?;
     services.outbox_bell.notify_one();
@@ -168,6 +200,7 @@ pub async fn snooze_by_ping(
     if !snooze::replace(&mut tx, project, &target, Some(ends_at), access.actor(), now).await? {
         return Err(ServiceError::NotFound("monitor"));
     }
+    audit::note(&mut tx, of_hold(access, project, &target, false, false, now));
     decide_anew(&mut tx, project, only(&target), now).await?;
     tx.commit().await?;
     services.outbox_bell.notify_one();
@@ -206,7 +239,9 @@ async fn end_of(
     let now = services.now();
     let mut tx = services.store.begin().await?;
     lock_rules(&mut tx, project).await?;
-    if snooze::remove(&mut tx, project, &Target::Monitor(monitor), is_mute).await? {
+    let target = Target::Monitor(monitor);
+    if snooze::remove(&mut tx, project, &target, is_mute).await? {
+        audit::note(&mut tx, of_hold(access, project, &target, is_mute, true, now));
         decide_anew(&mut tx, project, Only::Subject(monitor.0), now).await?;
     }
     tx.commit().await?;
@@ -224,7 +259,8 @@ pub async fn end(services: &Services, access: &Access, id: SnoozeId) -> Result<(
     let mut tx = services.store.begin().await?;
     lock_rules(&mut tx, project).await?;
     let target = snooze::delete(&mut tx, project, id).await?;
-    let target = target.ok_or(ServiceError::NotFound("snooze"))?;
+    let (target, is_mute) = target.ok_or(ServiceError::NotFound("snooze"))?;
+    audit::note(&mut tx, of_hold(access, project, &target, is_mute, true, now));
     decide_anew(&mut tx, project, only(&target), now).await?;
     tx.commit().await?;
     services.outbox_bell.notify_one();

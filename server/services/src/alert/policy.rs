@@ -6,11 +6,13 @@ use deadbeat_domain::ids::{ChannelId, EscalationPolicyId, ProjectId, RotationId}
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::FieldError;
 use deadbeat_domain::people::access::Access;
+use deadbeat_domain::people::audit::{Act, Entry};
 use deadbeat_domain::people::permission::Action;
 use deadbeat_store::alert::policy::{self as store, StoredPolicy};
 use deadbeat_store::alert::usage::{hold_channels, hold_rotations};
 use deadbeat_store::{StoreError, Tx};
 
+use crate::people::audit;
 use crate::{ServiceError, Services, feed};
 
 /// Adds a policy for incidents that open from now on.
@@ -44,6 +46,9 @@ pub async fn create(
     store::insert(&mut tx, &new).await.map_err(one_default)?;
     let subject = ChangeSubject::EscalationPolicy(new.id);
     feed::note(&mut tx, project, subject, ChangeKind::Created, now);
+    let entry =
+        Entry::new(access, project, Act::PolicyCreated, new.id.0, now).named(&new.policy.settings().name);
+    audit::note(&mut tx, entry);
     tx.commit().await?;
     Ok(new)
 }
@@ -73,6 +78,9 @@ pub async fn update(
     store::update(&mut tx, &stored).await.map_err(one_default)?;
     let subject = ChangeSubject::EscalationPolicy(id);
     feed::note(&mut tx, project, subject, ChangeKind::Changed, now);
+    let entry =
+        Entry::new(access, project, Act::PolicyChanged, id.0, now).named(&stored.policy.settings().name);
+    audit::note(&mut tx, entry);
     tx.commit().await?;
     Ok(stored)
 }
@@ -93,6 +101,10 @@ pub async fn delete(
     }
     let (subject, now) = (ChangeSubject::EscalationPolicy(id), services.now());
     feed::note(&mut tx, project, subject, ChangeKind::Deleted, now);
+    audit::note(
+        &mut tx,
+        Entry::new(access, project, Act::PolicyDeleted, id.0, now),
+    );
     tx.commit().await?;
     Ok(())
 }

@@ -3,10 +3,12 @@
 use deadbeat_domain::ids::DeliveryId;
 use deadbeat_domain::limits;
 use deadbeat_domain::people::access::Access;
+use deadbeat_domain::people::audit::{Act, Entry};
 use deadbeat_domain::people::permission::Action;
 use deadbeat_store::alert::{channel, delivery};
 use deadbeat_store::people::quota::Counted;
 
+use crate::people::audit;
 use crate::people::quota::spend;
 use crate::{ServiceError, Services};
 
@@ -49,6 +51,10 @@ pub async fn resend(services: &Services, access: &Access, id: DeliveryId) -> Res
                 .to_owned(),
         ));
     }
+    audit::note(
+        &mut tx,
+        Entry::new(access, project, Act::DeliveryResent, id.0, now),
+    );
     tx.commit().await?;
     services.outbox_bell.notify_one();
     Ok(())

@@ -8,12 +8,14 @@ use deadbeat_domain::ids::{ChannelId, ProjectId, RotationId};
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::FieldError;
 use deadbeat_domain::people::access::Access;
+use deadbeat_domain::people::audit::{Act, Entry};
 use deadbeat_domain::people::permission::Action;
 use deadbeat_store::Tx;
 use deadbeat_store::alert::rotation::{self as store, StoredRotation};
 use deadbeat_store::alert::usage::{hold_channels, lock_rotation_to_delete};
 
 use crate::alert::usage;
+use crate::people::audit;
 use crate::{ServiceError, Services, feed};
 
 /// Adds a rotation.
@@ -46,6 +48,9 @@ pub async fn create(
     store::insert(&mut tx, &new).await?;
     let subject = ChangeSubject::Rotation(new.id);
     feed::note(&mut tx, project, subject, ChangeKind::Created, now);
+    let entry =
+        Entry::new(access, project, Act::RotationCreated, new.id.0, now).named(&new.rotation.settings().name);
+    audit::note(&mut tx, entry);
     tx.commit().await?;
     Ok(new)
 }
@@ -73,6 +78,9 @@ pub async fn update(
     store::update(&mut tx, &stored).await?;
     let subject = ChangeSubject::Rotation(id);
     feed::note(&mut tx, project, subject, ChangeKind::Changed, now);
+    let entry =
+        Entry::new(access, project, Act::RotationChanged, id.0, now).named(&stored.rotation.settings().name);
+    audit::note(&mut tx, entry);
     tx.commit().await?;
     Ok(stored)
 }
@@ -91,6 +99,10 @@ pub async fn delete(services: &Services, access: &Access, id: RotationId) -> Res
     store::delete(&mut tx, project, id).await?;
     let (subject, now) = (ChangeSubject::Rotation(id), services.now());
     feed::note(&mut tx, project, subject, ChangeKind::Deleted, now);
+    audit::note(
+        &mut tx,
+        Entry::new(access, project, Act::RotationDeleted, id.0, now),
+    );
     tx.commit().await?;
     Ok(())
 }

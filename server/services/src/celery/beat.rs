@@ -22,6 +22,7 @@ use deadbeat_domain::monitor::status::Status;
 use deadbeat_domain::monitor::transition::on_pause;
 use deadbeat_domain::monitor::{FieldError, check_grace};
 use deadbeat_domain::people::access::Access;
+use deadbeat_domain::people::audit::{Act, Entry};
 use deadbeat_domain::people::permission::Action;
 use deadbeat_domain::text::Text;
 use deadbeat_store::Tx;
@@ -36,6 +37,7 @@ use crate::celery::event::Verdict;
 use crate::celery::result_backend::report;
 use crate::celery::{broker, result_backend};
 use crate::incident::changed::{Background, Changed, Occurrence, OccurrenceKind};
+use crate::people::audit;
 use crate::{ServiceError, Services, feed, incident};
 
 /// A heartbeat: the Beat lives.
@@ -400,6 +402,10 @@ pub async fn delete(services: &Services, access: &Access, id: BeatId) -> Result<
         let mut deleted: Vec<ChangeSubject> = ids.into_iter().map(ChangeSubject::monitor).collect();
         if is_last {
             deadbeat_store::celery::beat::delete(&mut tx, project, id).await?;
+            audit::note(
+                &mut tx,
+                Entry::new(access, project, Act::BeatDeleted, id.0, now).named(&beat.name),
+            );
             deleted.push(ChangeSubject::Watched(SubjectKind::Beat, id.0));
         }
         feed::note_all(&mut tx, project, deleted, ChangeKind::Deleted, now);

@@ -1,15 +1,19 @@
 //! Acknowledgement of an incident by a person.
 
+use std::net::IpAddr;
+
 use deadbeat_domain::alert::message::Phase;
 use deadbeat_domain::change::feed::{ChangeKind, ChangeSubject};
-use deadbeat_domain::ids::{IncidentId, ProjectId};
+use deadbeat_domain::ids::{ChannelId, IncidentId, ProjectId};
 use deadbeat_domain::people::access::{Access, Actor};
+use deadbeat_domain::people::audit::{self as trail, Act, Entry};
 use deadbeat_domain::people::permission::Action;
 use deadbeat_store::incident::Incident;
 use deadbeat_store::{StoreResult, Tx};
 
 use crate::alert::outbox::{self, Telling};
 use crate::celery::beat::{incarnation, schedule_emptied};
+use crate::people::audit;
 use crate::{ServiceError, Services, feed};
 
 /// The person, key or link that acknowledges.
@@ -18,12 +22,22 @@ pub(crate) enum By {
     Actor(Actor),
     /// A person with the link that was sent to a channel.
     Link {
+        /// The channel's id.
+        id: ChannelId,
         /// The channel's name.
         channel: String,
     },
 }
 
 impl By {
+    /// The actor as the audit trail names it.
+    fn audited(&self) -> trail::By {
+        match self {
+            Self::Actor(actor) => trail::By::Actor(*actor),
+            Self::Link { id, .. } => trail::By::Link(*id),
+        }
+    }
+
     /// Returns the name that people see.
     async fn words(&self, tx: &mut Tx, project: ProjectId) -> StoreResult<String> {
         let gone = || "a deleted account or key".to_owned();
@@ -37,7 +51,7 @@ impl By {
             }
             Self::Actor(Actor::Operator) => "the operator".to_owned(),
             Self::Actor(Actor::System) => "Deadbeat".to_owned(),
-            Self::Link { channel } => format!("the link in channel {channel}"),
+            Self::Link { channel, .. } => format!("the link in channel {channel}"),
         })
     }
 }
@@ -54,7 +68,14 @@ pub async fn acknowledge(
     id: IncidentId,
 ) -> Result<Incident, ServiceError> {
     let project = access.may(Action::Acknowledge)?;
-    acknowledge_as(services, project, id, &By::Actor(access.actor())).await
+    acknowledge_as(
+        services,
+        project,
+        id,
+        &By::Actor(access.actor()),
+        access.address(),
+    )
+    .await
 }
 
 /// Acknowledges an incident. The caller has checked that this is allowed.
@@ -63,6 +84,7 @@ pub(crate) async fn acknowledge_as(
     project: ProjectId,
     id: IncidentId,
     by: &By,
+    from: Option<IpAddr>,
 ) -> Result<Incident, ServiceError> {
     let mut tx = services.store.begin().await?;
     let now = services.now();
@@ -76,6 +98,15 @@ pub(crate) async fn acknowledge_as(
     if is_first {
         let subject = ChangeSubject::Incident(id);
         feed::note(&mut tx, project, subject, ChangeKind::Acknowledged, now);
+        let access = Access::new(project, Actor::System).from(from);
+        let entry = Entry::new(&access, project, Act::IncidentAcknowledged, id.0, now);
+        audit::note(
+            &mut tx,
+            Entry {
+                by: by.audited(),
+                ..entry
+            },
+        );
     }
     if is_first && seen.resolved_at.is_none() {
         let telling = Telling {

@@ -4,6 +4,8 @@
 //! the deployment can check the signature. The link expires a week after the message. The page behind the link has a
 //! button, so a mail server that opens links to scan them acknowledges nothing.
 
+use std::net::IpAddr;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::alert::message::{Event, Message, Phase};
 use deadbeat_domain::ids::{ChannelId, IncidentId, ProjectId};
@@ -96,16 +98,23 @@ pub async fn look(services: &Services, link: &Link) -> Result<Option<Incident>, 
     Ok(deadbeat_store::incident::get(&services.reader(), link.project, link.incident).await?)
 }
 
-/// Acknowledges the incident of a link. None: see [`look`].
+/// Acknowledges the incident of a link, for a client at `from`. None: see [`look`].
 ///
 /// # Errors
 /// If the database is away.
-pub async fn acknowledge(services: &Services, link: &Link) -> Result<Option<Incident>, ServiceError> {
+pub async fn acknowledge(
+    services: &Services,
+    link: &Link,
+    from: Option<IpAddr>,
+) -> Result<Option<Incident>, ServiceError> {
     let Some(name) = channel_of(services, link).await? else {
         return Ok(None);
     };
-    let by = By::Link { channel: name };
-    match acknowledgement::acknowledge_as(services, link.project, link.incident, &by).await {
+    let by = By::Link {
+        id: link.channel,
+        channel: name,
+    };
+    match acknowledgement::acknowledge_as(services, link.project, link.incident, &by, from).await {
         Ok(incident) => Ok(Some(incident)),
         Err(ServiceError::NotFound(_)) => Ok(None),
         Err(error) => Err(error),

@@ -9,6 +9,7 @@ use deadbeat_domain::ids::{AccountId, ApiKeyId, ProjectId};
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::read_label;
 use deadbeat_domain::people::access::{Access, Actor};
+use deadbeat_domain::people::audit::{Act, Entry};
 use deadbeat_domain::people::key::{self, Scope};
 use deadbeat_domain::people::permission::{Action, Refusal};
 use deadbeat_store::people::api_key::ApiKey;
@@ -17,6 +18,7 @@ use deadbeat_store::{StoreError, StoreResult, Tx};
 use thiserror::Error;
 use tracing::field::{DisplayValue, display};
 
+use crate::people::audit;
 use crate::people::quota::spend;
 use crate::people::security_log::{OnceAMinute, TARGET, shown};
 use crate::{ServiceError, Services, feed, secret};
@@ -47,6 +49,8 @@ pub async fn issue(
             limit: limits::PROJECT_API_KEYS,
         });
     }
+    let entry = Entry::new(access, project, Act::KeyIssued, issued.0.id.0, now).named(&issued.0.name);
+    audit::note(&mut tx, entry);
     tx.commit().await?;
     tracing::info!(target: TARGET, action = "key_issued", project.id = %project, key.id = %issued.0.id, scope = scope.as_str(), by.key.id = by_key(access), by.account.id = by_account(access), "a key was issued");
     Ok(issued)
@@ -103,6 +107,7 @@ pub async fn revoke(services: &Services, access: &Access, id: ApiKeyId) -> Resul
             ChangeKind::Deleted,
             now,
         );
+        audit::note(&mut tx, Entry::new(access, project, Act::KeyRevoked, id.0, now));
     }
     tx.commit().await?;
     if found {
@@ -166,7 +171,7 @@ pub async fn authorise(
 ) -> Result<Access, Denied> {
     let presented = presented.ok_or(Denied::Missing)?;
     let key = find(services, presented).await?.ok_or(Denied::Unknown)?;
-    let access = key.access();
+    let access = key.access().from(client);
     match access.may(action) {
         Ok(_) => Ok(access),
         Err(refusal) => {

@@ -6,6 +6,7 @@ use deadbeat_domain::ids::{AccountId, ProjectId};
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::{FieldError, read_label};
 use deadbeat_domain::people::access::Access;
+use deadbeat_domain::people::audit::{Act, Entry};
 use deadbeat_domain::people::key::Scope;
 use deadbeat_domain::people::permission::Action;
 use deadbeat_domain::people::role::Role;
@@ -13,6 +14,7 @@ use deadbeat_store::Tx;
 use deadbeat_store::people::project::Project;
 
 use crate::people::api_key;
+use crate::people::audit;
 use crate::people::security_log::TARGET;
 use crate::{ServiceError, Services, feed};
 
@@ -114,17 +116,18 @@ pub async fn update(
         return Err(ServiceError::Invalid(faults));
     }
     let mut tx = services.store.begin().await?;
+    let now = services.now();
     let found =
         deadbeat_store::people::project::update(&mut tx, id, name.as_deref(), reminder_seconds).await?;
     if !found {
         return Err(ServiceError::NotFound("project"));
     }
-    feed::note(
+    feed::note(&mut tx, id, ChangeSubject::Project(id), ChangeKind::Changed, now);
+    let fields = name.as_ref().map(|_| "name").into_iter();
+    let fields = fields.chain(reminder_seconds.map(|_| "reminder_seconds"));
+    audit::note(
         &mut tx,
-        id,
-        ChangeSubject::Project(id),
-        ChangeKind::Changed,
-        services.now(),
+        Entry::new(access, id, Act::ProjectChanged, id.0, now).changing(fields),
     );
     tx.commit().await?;
     deadbeat_store::people::project::get(&services.reader(), id)

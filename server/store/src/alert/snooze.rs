@@ -162,7 +162,7 @@ pub async fn remove(tx: &mut Tx, project: ProjectId, target: &Target, is_mute: b
 ///
 /// # Errors
 /// When the database is away.
-pub async fn delete(tx: &mut Tx, project: ProjectId, id: SnoozeId) -> StoreResult<Option<Target>> {
+pub async fn delete(tx: &mut Tx, project: ProjectId, id: SnoozeId) -> StoreResult<Option<(Target, bool)>> {
     let row = sqlx::query_as!(
         Row,
         "DELETE FROM snooze WHERE project_id = $1 AND id = $2
@@ -172,7 +172,10 @@ pub async fn delete(tx: &mut Tx, project: ProjectId, id: SnoozeId) -> StoreResul
     )
     .fetch_optional(tx.conn())
     .await?;
-    Ok(row.map(|row| Snooze::from(row).target))
+    Ok(row.map(Snooze::from).map(|snooze| {
+        let is_mute = snooze.ends_at.is_none();
+        (snooze.target, is_mute)
+    }))
 }
 
 /// Deletes a project's snoozes that have ended.

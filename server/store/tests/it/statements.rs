@@ -26,19 +26,14 @@ const TAKE_OF_ALL: &[Exception] = &[
             "worker",
         ],
     ),
-    (
-        "FROM beat WHERE check_after <= $1 ORDER BY check_after LIMIT $2 FOR UPDATE SKIP LOCKED",
-        &["beat"],
-    ),
-    (
-        "FROM worker WHERE check_after <= $1 ORDER BY check_after LIMIT $2 FOR UPDATE SKIP LOCKED",
-        &["worker"],
-    ),
+    ("FROM beat WHERE check_after <= $1", &["beat"]),
+    ("FROM worker WHERE check_after <= $1", &["worker"]),
     (
         "FROM monitor WHERE check_after <= $1 AND NOT EXISTS (SELECT FROM listener",
         &["monitor"],
     ),
     ("SELECT id, remind_at", &["incident"]),
+    ("DELETE FROM audit_entry WHERE id = ANY", &["audit_entry"]),
     (
         "WITH due AS MATERIALIZED ( SELECT project_id, spell_started_at FROM blind_notice",
         &["blind_notice"],

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 pub const OF_PROJECTS: &[&str] = &[
     "attempt",
     "baseline",
+    "audit_entry",
     "beat",
     "blind_notice",
     "broker",

@@ -336,6 +336,10 @@ async fn keys_and_project(caller: &Caller<'_>) {
     )
     .await;
 
+    assert!(caller.pages("/api/v1/audit-entries", 3).await.len() > 6);
+    let path = "/api/v1/audit-entries?action=x";
+    expect(caller, Method::GET, path, &json!(null), 400).await;
+
     caller.get("/api/v1/project").await;
     expect(
         caller,

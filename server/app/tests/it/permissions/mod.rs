@@ -2,6 +2,7 @@
 
 mod api;
 mod pages;
+mod trail;
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -5,7 +5,7 @@
 
 use actix_web::http::{Method, StatusCode};
 use actix_web::web::{Data, Path, Query, ServiceConfig};
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use askama::Template;
 use deadbeat_domain::ids::{ChannelId, IncidentId, ProjectId};
 use deadbeat_services::incident::link::{self, Link};
@@ -13,6 +13,7 @@ use deadbeat_store::incident::Incident;
 use serde::Deserialize;
 use uuid::Uuid;
 
+use crate::extract::peer::client_ip;
 use crate::state::AppState;
 use crate::web::format::Moment;
 use crate::web::{Frame, PageError, html};
@@ -84,12 +85,13 @@ async fn look(
 }
 
 async fn acknowledge(
+    request: HttpRequest,
     state: Data<AppState>,
     incident: Path<String>,
     signed: Option<Query<Signed>>,
 ) -> Result<HttpResponse, PageError> {
     let link = read(&incident, signed)?;
-    let found = link::acknowledge(&state.services, &link).await?;
+    let found = link::acknowledge(&state.services, &link, client_ip(&request, &state)).await?;
     show(&state, found, None)
 }
 

@@ -5,6 +5,7 @@ use deadbeat_domain::alert::window::Window;
 use deadbeat_domain::ids::WindowId;
 use deadbeat_domain::limits;
 use deadbeat_domain::people::access::Access;
+use deadbeat_domain::people::audit::{Act, Entry};
 use deadbeat_domain::people::permission::Action;
 use deadbeat_store::alert::waiting::Only;
 use deadbeat_store::alert::window::{self, Stored};
@@ -12,6 +13,7 @@ use deadbeat_store::people::project::lock_rules;
 use serde_json::{Map, Value};
 
 use crate::alert::waiting::decide_anew;
+use crate::people::audit;
 use crate::{ServiceError, Services};
 
 /// Time for which a window is kept after its end.
@@ -40,6 +42,8 @@ pub async fn create(
         });
     }
     window::insert(&mut tx, project, id, &window, access.actor(), now).await?;
+    let entry = Entry::new(access, project, Act::WindowCreated, id.0, now);
+    audit::note(&mut tx, entry.named(&window.name).changing(given.keys()));
     decide_anew(&mut tx, project, Only::All, now).await?;
     let stored = window::lock(&mut tx, project, id).await?;
     tx.commit().await?;
@@ -68,6 +72,8 @@ pub async fn update(
     members.extend(given.clone());
     let window = Window::from_json(&members, now).map_err(ServiceError::Invalid)?;
     window::update(&mut tx, project, id, &window, now).await?;
+    let entry = Entry::new(access, project, Act::WindowChanged, id.0, now);
+    audit::note(&mut tx, entry.named(&window.name).changing(given.keys()));
     decide_anew(&mut tx, project, Only::All, now).await?;
     let stored = window::lock(&mut tx, project, id).await?;
     tx.commit().await?;
@@ -87,6 +93,10 @@ pub async fn delete(services: &Services, access: &Access, id: WindowId) -> Resul
     if !window::delete(&mut tx, project, id).await? {
         return Err(ServiceError::NotFound("maintenance window"));
     }
+    audit::note(
+        &mut tx,
+        Entry::new(access, project, Act::WindowDeleted, id.0, now),
+    );
     decide_anew(&mut tx, project, Only::All, now).await?;
     tx.commit().await?;
     services.outbox_bell.notify_one();

@@ -35,6 +35,8 @@ pub enum Kind {
     Transitions,
     /// Changes in the change feed.
     Changes,
+    /// Entries of audit trails.
+    AuditEntries,
     /// Blind spells.
     BlindSpells,
     /// Expired sessions.
@@ -53,7 +55,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of a pass: the rows that belong to a row come before that row.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Days,
         Self::StrayBodies,
         Self::StrayPings,
@@ -68,6 +70,7 @@ impl Kind {
         Self::Incidents,
         Self::Transitions,
         Self::Changes,
+        Self::AuditEntries,
         Self::BlindSpells,
         Self::Sessions,
         Self::Quotas,
@@ -95,6 +98,7 @@ impl Kind {
             Self::Incidents => "incidents",
             Self::Transitions => "transitions",
             Self::Changes => "changes",
+            Self::AuditEntries => "audit_entries",
             Self::BlindSpells => "blind_spells",
             Self::Sessions => "sessions",
             Self::Quotas => "quotas",

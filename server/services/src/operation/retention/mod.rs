@@ -51,6 +51,8 @@ pub struct RetentionSettings {
     pub transition_days: u16,
     /// Changes in the change feed; [`deadbeat_domain::limits::PROJECT_CHANGES`] bounds them as well.
     pub change_days: u16,
+    /// Whole days for which the audit trail keeps entries.
+    pub audit_days: u16,
     /// Settled deliveries; never longer than their incident.
     pub delivery_days: u16,
     /// Attempts of settled deliveries; never longer than their delivery.
@@ -78,6 +80,7 @@ impl Default for RetentionSettings {
             incident_days: 365,
             transition_days: 365,
             change_days: 7,
+            audit_days: 365,
             delivery_days: 90,
             attempt_days: 30,
             blind_spell_days: 400,

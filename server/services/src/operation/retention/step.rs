@@ -136,6 +136,9 @@ pub(super) async fn step(
             let step = store::changes(tx, places.change, old, keep, BATCH).await?;
             walked(&mut places.change, step)
         }
+        Kind::AuditEntries => {
+            Stepped::found(store::audit_entries(tx, before(settings.audit_days), BATCH).await?)
+        }
         Kind::BlindSpells => {
             // Keep a blind spell that may still excuse a late report, whatever the setting says.
             let old = before(settings.blind_spell_days).min(now - LONGEST_EXCUSE);

@@ -83,8 +83,14 @@ async fn the_link_in_an_alert_acknowledges_and_those_who_got_it_hear_who_did(poo
     assert_eq!(seen.acknowledged_at, None, "looking changes nothing");
     assert_eq!(world.alerts().await, ["opened"]);
     world.advance(60);
-    let done = link::acknowledge(&world.services, &link).await.unwrap().unwrap();
-    let again = link::acknowledge(&world.services, &link).await.unwrap().unwrap();
+    let done = link::acknowledge(&world.services, &link, None)
+        .await
+        .unwrap()
+        .unwrap();
+    let again = link::acknowledge(&world.services, &link, None)
+        .await
+        .unwrap()
+        .unwrap();
 
     assert_eq!(done.acknowledged_by.as_deref(), Some("the link in channel Ops"));
     assert_eq!((done.acknowledged_at, done.remind_at), (Some(world.now()), None));
@@ -153,14 +159,14 @@ async fn a_link_of_a_deleted_channel_of_another_incident_or_too_old_does_nothing
         },
     ] {
         assert_eq!(
-            link::acknowledge(&world.services, &bad).await.unwrap(),
+            link::acknowledge(&world.services, &bad, None).await.unwrap(),
             None,
             "{bad:?}"
         );
     }
     world.advance(7 * 86_400 + 1);
     assert_eq!(
-        link::acknowledge(&world.services, good).await.unwrap(),
+        link::acknowledge(&world.services, good, None).await.unwrap(),
         None,
         "it has ended"
     );
@@ -179,7 +185,10 @@ async fn a_link_of_a_deleted_channel_of_another_incident_or_too_old_does_nothing
         .await
         .unwrap();
     assert_eq!(link::look(&world.services, &fresh).await.unwrap(), None);
-    assert_eq!(link::acknowledge(&world.services, &fresh).await.unwrap(), None);
+    assert_eq!(
+        link::acknowledge(&world.services, &fresh, None).await.unwrap(),
+        None
+    );
     let acknowledged = "SELECT count(*) FROM incident WHERE acknowledged_at IS NOT NULL";
     assert_eq!(world.count(acknowledged).await, 0);
 }

@@ -430,6 +430,35 @@ async fn bodies_may_go_before_their_pings(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn old_entries_of_audit_trails_go_and_newer_ones_stay(pool: PgPool) {
+    let world = World::new(pool).await;
+    let project = world.project.0;
+    for age in [366, 364, 0] {
+        // A UUID v7 of that day.
+        sqlx::query(
+            "INSERT INTO audit_entry (id, project_id, at, actor_kind, action, subject_id, changed)
+            SELECT (lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') || '7000800000000000' || lpad($2::int::text, 4, '0'))::uuid,
+                $1, at, 'operator', 'project.changed', $1, '{}'
+            FROM (SELECT $3::timestamptz - make_interval(days => $2) AS at) AS of_day",
+        )
+        .bind(project)
+        .bind(age)
+        .bind(world.now())
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    }
+
+    let passed = retention(&world, RetentionSettings::default())
+        .pass_once()
+        .await
+        .unwrap();
+
+    assert_eq!(passed.of(Kind::AuditEntries), 1);
+    assert_eq!(world.count("SELECT count(*) FROM audit_entry").await, 2);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn a_step_that_fails_stops_no_other_table(pool: PgPool) {
     let world = World::new(pool).await;
     let monitor = world.monitor("m").await;

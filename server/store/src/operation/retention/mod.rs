@@ -15,8 +15,8 @@ pub use pings::{
     trim_default, trim_ranges,
 };
 pub use walks::{
-    DeliveryCutoffs, attempts, changes, deliveries, expired_sessions, handles, incidents, members,
-    old_spells, runs, transitions,
+    DeliveryCutoffs, attempts, audit_entries, changes, deliveries, expired_sessions, handles, incidents,
+    members, old_spells, runs, transitions,
 };
 
 use chrono::{DateTime, Utc};

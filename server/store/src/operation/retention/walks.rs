@@ -410,6 +410,22 @@ pub async fn changes(
     })
 }
 
+/// Deletes entries of audit trails from before `before`, at most `limit`. Returns how many.
+///
+/// # Errors
+/// When the database is away.
+pub async fn audit_entries(tx: &mut Tx, before: DateTime<Utc>, limit: i64) -> StoreResult<u64> {
+    // The ids sort by time, so the oldest entries of all projects stand at the start of the primary key.
+    let done = sqlx::query!(
+        "DELETE FROM audit_entry WHERE id = ANY(ARRAY(SELECT id FROM audit_entry WHERE id < $1 ORDER BY id LIMIT $2))",
+        first_id_of(before),
+        limit
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected())
+}
+
 /// Deletes blind spells that ended before `before`, at most `limit`. Returns how many.
 ///
 /// # Errors
