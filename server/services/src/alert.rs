@@ -10,5 +10,7 @@ pub mod policy;
 pub mod resend;
 pub mod rotation;
 pub mod sealing;
+pub(crate) mod switched_off;
+pub mod unsubscribe;
 pub(crate) mod usage;
 pub(crate) mod waiting;

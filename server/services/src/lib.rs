@@ -48,6 +48,7 @@ use crate::people::pace::Paces;
 use crate::people::quota::{QuotaSettings, Quotas};
 use crate::people::security_log::{OnceAMinute, TARGET, shown};
 use crate::people::share::Shares;
+use crate::people::strangers::Strangers;
 use crate::secret::keyring::Keyring;
 
 pub use error::ServiceError;
@@ -63,6 +64,8 @@ pub struct Services {
     pub(crate) passwords: Passwords,
     /// Counts recent wrong passwords.
     pub(crate) guesses: Guesses,
+    /// Counts the clients that recently opened links of mails and alerts.
+    pub(crate) strangers: Strangers,
     /// Notified when a use case has put something into the outbox.
     pub(crate) outbox_bell: Arc<Notify>,
     pub(crate) selfwatch: Selfwatch,
@@ -135,6 +138,7 @@ impl Services {
             traces,
             passwords: Passwords::default(),
             guesses: Guesses::default(),
+            strangers: Strangers::default(),
             refusals: Arc::default(),
             outbox_bell,
             selfwatch,

@@ -10,3 +10,4 @@ pub mod quota;
 pub mod security_log;
 pub mod setup;
 pub(crate) mod share;
+pub(crate) mod strangers;

@@ -2,3 +2,4 @@
 
 mod acknowledge;
 mod confirm;
+mod unsubscribe;

@@ -225,6 +225,9 @@ pub struct ChannelDisabled {
     pub channel: DisabledChannel,
     /// What a person must repair.
     pub reason: String,
+    /// The owner of its mail address unsubscribed: nothing is broken, and only the owner can allow mail again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unsubscribed: bool,
     /// The project that owns it.
     pub project: Project,
 }

@@ -1,3 +1,4 @@
-//! The page behind the link of a confirmation mail.
+//! The pages behind the links of mails.
 
 pub mod confirm;
+pub mod unsubscribe;

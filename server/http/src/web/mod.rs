@@ -32,6 +32,7 @@ pub fn configure(config: &mut ServiceConfig) {
         .configure(assets::configure)
         .configure(people::session::configure)
         .configure(alert::confirm::configure)
+        .configure(alert::unsubscribe::configure)
         .configure(monitor::dashboard::configure)
         .configure(celery::configure)
         .configure(celery::history::configure)

@@ -19,6 +19,7 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
 use crate::alert::delivery::senders::email;
+use crate::alert::unsubscribe::UNSUBSCRIBED;
 use crate::alert::{outbox, sealing};
 use crate::people::quota::spend;
 use crate::{ServiceError, Services, Site, feed};
@@ -37,13 +38,16 @@ pub enum Found {
     Nothing,
 }
 
-/// True if mail may go to this address without asking its owner.
+/// True if mail may go to this address without asking its owner. The owner is always asked after having unsubscribed in this project.
 pub(crate) async fn needs_none(
     services: &Services,
     tx: &mut Tx,
     project: ProjectId,
     address: &str,
 ) -> Result<bool, ServiceError> {
+    if deadbeat_store::alert::channel::is_refused(tx, project, address).await? {
+        return Ok(false);
+    }
     if !services.channel_rules.confirm_mail {
         return Ok(true);
     }
@@ -137,6 +141,8 @@ pub async fn confirm(
     let is_done = deadbeat_store::alert::channel::confirm(&mut tx, &channel, now).await?;
     if is_done {
         let (project, subject) = (channel.project_id, ChangeSubject::Channel(id));
+        // Whoever unsubscribed and agrees again gets alerts again.
+        deadbeat_store::alert::channel::agree_again(&mut tx, project, id, &address, UNSUBSCRIBED).await?;
         feed::note(&mut tx, project, subject, ChangeKind::Changed, now);
     }
     tx.commit().await?;

@@ -9,3 +9,4 @@ mod outbox;
 pub mod rotation;
 mod secrets;
 mod severity;
+mod unsubscribing;

@@ -1,5 +1,7 @@
 //! Table `channel`.
 
+mod consent;
+
 use std::collections::{BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
@@ -14,6 +16,7 @@ use uuid::Uuid;
 use crate::monitor::batch::column;
 use crate::page::Page;
 use crate::{Reader, StoreError, StoreResult, Tx};
+pub use consent::{agree_again, confirm, is_known_address, is_refused, unsubscribe};
 
 /// A channel as stored.
 #[derive(Clone, PartialEq, Eq)]
@@ -235,6 +238,17 @@ pub async fn disable(
     if done.rows_affected() == 0 {
         return Ok(false);
     }
+    cancel_waiting(tx, project, id, now).await?;
+    Ok(true)
+}
+
+/// Cancels what waits for a channel that was switched off.
+async fn cancel_waiting(
+    tx: &mut Tx,
+    project: ProjectId,
+    id: ChannelId,
+    now: DateTime<Utc>,
+) -> StoreResult<()> {
     sqlx::query!(
         "UPDATE delivery
         SET status = 'cancelled', cancel_reason = 'channel_disabled', next_attempt_at = NULL, lease = NULL, settled_at = $2
@@ -245,7 +259,7 @@ pub async fn disable(
     )
     .execute(tx.conn())
     .await?;
-    Ok(true)
+    Ok(())
 }
 
 /// Notes since when a channel's attempts have failed. None: an attempt succeeded.
@@ -337,44 +351,6 @@ pub async fn lock_for_confirmation(tx: &mut Tx, id: ChannelId) -> StoreResult<Op
         .await?
         .map(Channel::try_from)
         .transpose()
-}
-
-/// Notes that the owner of a mail address agreed to mail. The caller holds the channel's lock ([`lock_for_confirmation`]). False: the channel was
-/// deleted, or has another address now.
-///
-/// # Errors
-/// When the database is away.
-pub async fn confirm(tx: &mut Tx, channel: &Channel, now: DateTime<Utc>) -> StoreResult<bool> {
-    let done = sqlx::query!(
-        "UPDATE channel SET confirmed_at = coalesce(confirmed_at, $4) WHERE project_id = $1 AND id = $2 AND settings = $3",
-        channel.project_id.0,
-        channel.id.0,
-        channel.settings.to_json(),
-        now
-    )
-    .execute(tx.conn())
-    .await?;
-    Ok(done.rows_affected() == 1)
-}
-
-/// True if mail to this address needs no confirmation in a project: the address is a member's, or another channel of the project has confirmed it.
-///
-/// # Errors
-/// When the database is away.
-pub async fn is_known_address(tx: &mut Tx, project: ProjectId, address: &str) -> StoreResult<bool> {
-    Ok(sqlx::query_scalar!(
-        r#"
-        SELECT EXISTS (
-            SELECT FROM member JOIN account ON account.id = account_id WHERE project_id = $1 AND lower(email) = lower($2)
-        ) OR EXISTS (
-            SELECT FROM channel WHERE project_id = $1 AND lower(settings ->> 'to') = lower($2) AND confirmed_at IS NOT NULL
-        ) AS "is_known!"
-        "#,
-        project.0,
-        address
-    )
-    .fetch_one(tx.conn())
-    .await?)
 }
 
 /// Returns a project's channels, newest first.

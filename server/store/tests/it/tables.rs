@@ -19,6 +19,7 @@ pub const OF_PROJECTS: &[&str] = &[
     "host_part",
     "incident",
     "incident_member",
+    "mail_refusal",
     "maintenance_window",
     "message_handle",
     "monitor",

@@ -36,6 +36,7 @@ fn message(alert: Alert) -> Message {
                 kind: "webhook".to_owned(),
             },
             reason: "answered 410".to_owned(),
+            unsubscribed: false,
             project,
         }),
         Alert::BlindSpell => Event::BlindSpell(BlindNotice {

@@ -43,14 +43,14 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 use crate::Site;
-use crate::alert::confirmation;
 use crate::alert::sealing::{Opened, Unopened};
+use crate::alert::{confirmation, unsubscribe};
 use crate::incident::link;
 use crate::operation::duty::Duty;
 use crate::secret::keyring::Keyring;
 use figures::End;
 pub use figures::{DeliveryFigures, Progress};
-use senders::{Outgoing, Senders};
+use senders::{Outgoing, Senders, Signed};
 use share::{Busy, Target};
 use slots::Slots;
 
@@ -403,8 +403,17 @@ impl Delivery {
             &opened.settings,
             opened.confirm_secret.as_deref(),
         );
+        let mut signed = Signed::default();
         if let Some(site) = &self.site {
             link::sign(&mut message, row.channel_id, &self.ring, site);
+            signed.unsubscribe_url = unsubscribe::url(
+                message.alert(),
+                row.project_id,
+                row.channel_id,
+                &opened.settings,
+                &self.ring,
+                site,
+            );
         }
         let outgoing = Outgoing {
             id: row.id,
@@ -413,6 +422,7 @@ impl Delivery {
             settings: opened.settings,
             signing_secret: opened.signing_secret,
             handle: row.handle.clone(),
+            signed,
         };
         let task = AbortOnDropHandle::new(tokio::spawn(
             async move { sender.send(outgoing).await }.in_current_span(),

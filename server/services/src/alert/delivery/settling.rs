@@ -7,20 +7,18 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::alert::delivery::{HANDLE_BYTES, Outcome, Reason, next_attempt};
-use deadbeat_domain::alert::message::{self, DisabledChannel, Event, Message};
-use deadbeat_domain::alert::recipients::Topic;
 use deadbeat_domain::change::feed::{ChangeKind, ChangeSubject};
+use deadbeat_store::StoreResult;
 use deadbeat_store::alert::attempt::{self, Attempt};
-use deadbeat_store::alert::channel::{self, Channel};
+use deadbeat_store::alert::channel;
 use deadbeat_store::alert::claim::Claimed;
 use deadbeat_store::alert::delivery::{self, Settle};
 use deadbeat_store::alert::handle;
-use deadbeat_store::{StoreResult, Tx};
 
 use super::figures::End;
 use super::senders::printable;
 use super::{Delivery, Held};
-use crate::alert::outbox;
+use crate::alert::switched_off::{self, Why};
 use crate::feed;
 
 /// The most characters of an attempt's detail.
@@ -105,7 +103,7 @@ impl Delivery {
             )
             .await?
             {
-                told = tell_others(&mut tx, &channel, reason, now).await?;
+                told = switched_off::tell_others(&mut tx, &channel, reason, Why::Failed, now).await?;
                 let (project, subject) = (row.project_id, ChangeSubject::Channel(channel.id));
                 feed::note(&mut tx, project, subject, ChangeKind::Changed, now);
             }
@@ -160,35 +158,4 @@ fn report(row: &Claimed, end: End, attempt: &Attempt) {
             tracing::debug!(delivery.id = %row.id, number, duration_ms, code, outcome = attempt.outcome, "an attempt ended")
         }
     }
-}
-
-/// Notifies a project's other channels that one was switched off. Returns the number of new deliveries. The caller
-/// holds the project's lock, so that a project writes one such notice at a time.
-async fn tell_others(tx: &mut Tx, channel: &Channel, reason: &str, now: DateTime<Utc>) -> StoreResult<usize> {
-    let id = channel.project_id;
-    let projects = deadbeat_store::people::project::for_alerts(tx, &[id]).await?;
-    let notice = message::ChannelDisabled {
-        channel: DisabledChannel {
-            id: channel.id,
-            name: channel.name.clone(),
-            kind: channel.settings.kind().to_owned(),
-        },
-        reason: reason.to_owned(),
-        project: message::Project {
-            id,
-            name: projects
-                .get(&id)
-                .map(|project| project.name.clone())
-                .unwrap_or_default(),
-        },
-    };
-    let message = Message {
-        at: now,
-        event: Event::ChannelDisabled(notice),
-    };
-    let told = outbox::announce(tx, vec![(id, Topic::Channel(channel.id), message)], now).await?;
-    if told.recipients > 0 {
-        channel::note_reported(tx, id, channel.id, now).await?;
-    }
-    Ok(told.made.len())
 }

@@ -168,17 +168,31 @@ impl Story {
 
     fn channel_disabled(disabled: &ChannelDisabled) -> Self {
         let name = line(&disabled.channel.name).unwrap_or_else(|| "a channel".to_owned());
+        let (why, step) = if disabled.unsubscribed {
+            (
+                "because the owner of the mail address unsubscribed",
+                "If others need these alerts, add a channel for them. Only the owner of the address can allow mails again: POST \
+                 …/confirmation of the channel asks.",
+            )
+        } else {
+            (
+                "because it failed in a way that no retry can repair",
+                "Correct the channel's settings: after a change, Deadbeat uses the channel again.",
+            )
+        };
         let mut story = Self::plain(
             format!("Channel switched off: {name}"),
-            format!("Alerts no longer go to {name}, because it failed in a way that no retry can repair."),
+            format!("Alerts no longer go to {name}, {why}."),
         );
         story.tone = Tone::Bad;
-        story.add_fact("Reason", line(&disabled.reason));
+        story.add_fact(
+            "Reason",
+            line(&disabled.reason).filter(|_| !disabled.unsubscribed),
+        );
         story.add_fact("Kind", line(&disabled.channel.kind));
         story.add_fact("Project", line(&disabled.project.name));
         story.steps.push(Step {
-            text: "Correct the channel's settings: after a change, Deadbeat uses the channel again."
-                .to_owned(),
+            text: step.to_owned(),
             command: None,
         });
         story
@@ -387,6 +401,28 @@ fn span(duration: TimeDelta) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_channel_that_was_unsubscribed_is_not_called_broken() {
+        let mut message = crate::alert::outbox::samples::disabled();
+        let Event::ChannelDisabled(disabled) = &mut message.event else {
+            panic!("{message:?}")
+        };
+        disabled.unsubscribed = true;
+
+        let story = Story::of(&message);
+
+        let summary = story.summary.unwrap();
+        assert!(
+            summary.contains("unsubscribed") && !summary.contains("failed"),
+            "{summary}"
+        );
+        assert!(
+            story.steps[0].text.contains("Only the owner"),
+            "{:?}",
+            story.steps
+        );
+    }
 
     #[test]
     fn durations_are_told_in_their_two_largest_units() {

@@ -184,6 +184,7 @@ pub(crate) fn disabled() -> Message {
                 kind: "webhook".to_owned(),
             },
             reason: "answered 410".to_owned(),
+            unsubscribed: false,
             project: project(),
         }),
         ..test()

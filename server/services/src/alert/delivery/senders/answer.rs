@@ -130,6 +130,7 @@ mod tests {
             settings: WebhookSettings { url: URL.to_owned() }.into(),
             signing_secret: Some(SECRET.to_owned()),
             handle: None,
+            signed: super::super::Signed::default(),
         }
     }
 

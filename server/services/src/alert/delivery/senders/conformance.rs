@@ -10,7 +10,7 @@ use deadbeat_testkit::receiver::Request;
 use deadbeat_testkit::{Receiver, Reply};
 use serde_json::Value;
 
-use super::{Outgoing, Sender};
+use super::{Outgoing, Sender, Signed};
 use crate::alert::delivery::outbound::{Outbound, OutboundSettings};
 
 /// Makes a client that may connect to local receivers.
@@ -33,6 +33,7 @@ pub(super) fn outgoing(kind: &str, settings: &Value, message: Message) -> Outgoi
         settings: Settings::new(kind, settings.as_object().unwrap().clone()),
         signing_secret: None,
         handle: None,
+        signed: Signed::default(),
     }
 }
 

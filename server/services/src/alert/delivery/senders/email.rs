@@ -221,7 +221,8 @@ impl Sender for Email {
 /// Composes the mail. All attempts of a delivery have the same Message-ID, so that a mailbox shows a repetition once.
 /// All mails of an incident refer to the same id, so that mail readers show them as one thread.
 fn compose(outgoing: &Outgoing, from: Mailbox, to: Address) -> Result<Message, lettre::error::Error> {
-    let rendered = mail::render(&outgoing.message);
+    let unsubscribe = outgoing.signed.unsubscribe_url.as_deref();
+    let rendered = mail::render_with(&outgoing.message, unsubscribe);
     let domain = from.email.domain().to_owned();
     let mut mail = Message::builder()
         .message_id(Some(format!("<{}@{domain}>", outgoing.id)))
@@ -230,14 +231,28 @@ fn compose(outgoing: &Outgoing, from: Mailbox, to: Address) -> Result<Message, l
         .to(Mailbox::new(None, to))
         .subject(rendered.subject)
         // Keeps automatic responders from replying to an alert (RFC 3834).
-        .raw_header(HeaderValue::new(
-            HeaderName::new_from_ascii_str("Auto-Submitted"),
-            "auto-generated".to_owned(),
-        ));
+        .raw_header(header("Auto-Submitted", "auto-generated".to_owned()));
+    for (name, value) in unsubscribe.map(unsubscribing).unwrap_or_default() {
+        mail = mail.raw_header(header(name, value));
+    }
     if let Some(incident) = outgoing.message.incident() {
         mail = mail.references(format!("<incident-{}@{domain}>", incident.id));
     }
     mail.multipart(MultiPart::alternative_plain_html(rendered.text, rendered.html))
+}
+
+fn header(name: &'static str, value: String) -> HeaderValue {
+    HeaderValue::new(HeaderName::new_from_ascii_str(name), value)
+}
+
+/// The headers by which mail programs show a button that unsubscribes: the link (RFC 2369), and that a POST to it needs nothing more (RFC
+/// 8058, 3.1). The latter asks for an address by https; over plain HTTP, programs open the page.
+fn unsubscribing(link: &str) -> Vec<(&'static str, String)> {
+    let mut headers = vec![("List-Unsubscribe", format!("<{link}>"))];
+    if link.starts_with("https://") {
+        headers.push(("List-Unsubscribe-Post", "List-Unsubscribe=One-Click".to_owned()));
+    }
+    headers
 }
 
 /// Turns a refusal into an outcome. Only a missing mailbox is permanent. Any other refusal may be a fault of the

@@ -139,6 +139,15 @@ pub struct Outgoing {
     /// Identifies the incident's message in the channel, as an earlier attempt returned it in [`Outcome::Sent`].
     /// None: no attempt returned one.
     pub handle: Option<Value>,
+    /// What was signed for this attempt.
+    pub signed: Signed,
+}
+
+/// What each attempt signs for its channel. The stored message has none of it.
+#[derive(Debug, Clone, Default)]
+pub struct Signed {
+    /// The link by which the owner of a mail address unsubscribes. None: the channel sends no mail, or there is nothing to unsubscribe from.
+    pub unsubscribe_url: Option<String>,
 }
 
 impl Outgoing {

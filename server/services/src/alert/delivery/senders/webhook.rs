@@ -206,6 +206,7 @@ mod tests {
             .into(),
             signing_secret: Some(SECRET.to_owned()),
             handle: None,
+            signed: super::super::Signed::default(),
         };
 
         for message in samples::all() {

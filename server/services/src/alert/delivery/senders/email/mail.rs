@@ -21,15 +21,24 @@ pub struct Mail {
 /// Renders a message.
 #[must_use]
 pub fn render(message: &Message) -> Mail {
+    render_with(message, None)
+}
+
+/// Renders a message with a link that ends further mails.
+#[must_use]
+pub fn render_with(message: &Message, unsubscribe: Option<&str>) -> Mail {
     let story = Story::of(message);
     Mail {
         subject: printable(&format!("[Deadbeat] {}", story.headline), SUBJECT_CHARS),
-        text: text(&story),
-        html: html(&story),
+        text: text(&story, unsubscribe),
+        html: html(&story, unsubscribe),
     }
 }
 
-fn text(story: &Story) -> String {
+/// The words of the link that ends further mails.
+const UNSUBSCRIBE: &str = "No more mails to this address";
+
+fn text(story: &Story, unsubscribe: Option<&str>) -> String {
     let mut out = format!("{}\n", story.headline);
     let mut push = |block: String| {
         out.push('\n');
@@ -99,6 +108,9 @@ fn text(story: &Story) -> String {
         push(format!("{link}\n"));
     }
     out.push_str("\n-- \nDeadbeat, the dead man's switch for Celery\n");
+    if let Some(link) = unsubscribe {
+        out.push_str(&format!("{UNSUBSCRIBE}: {link}\n"));
+    }
     out
 }
 
@@ -120,7 +132,7 @@ a.button{display:inline-block;padding:8px 16px;border-radius:6px;background:#0b5
 body{background:#16181c;color:#e6e8eb}th,footer{color:#9aa3af}pre{background:#24272d}a{color:#8ab4f8}a.button{background:#8ab4f8;color:#16181c}\
 h1.bad{border-color:#ff6b5e}h1.good{border-color:#3fb950}}";
 
-fn html(story: &Story) -> String {
+fn html(story: &Story, unsubscribe: Option<&str>) -> String {
     let class = match story.tone {
         Tone::Bad => "bad",
         Tone::Good => "good",
@@ -195,7 +207,11 @@ fn html(story: &Story) -> String {
         let link = escape(link);
         out.push_str(&format!("<p><a href=\"{link}\">{link}</a></p>\n"));
     }
-    out.push_str("<footer>Deadbeat, the dead man's switch for Celery</footer>\n</main>\n</body>\n</html>\n");
+    out.push_str("<footer>Deadbeat, the dead man's switch for Celery");
+    if let Some(link) = unsubscribe {
+        out.push_str(&format!("<br>\n<a href=\"{}\">{UNSUBSCRIBE}</a>", escape(link)));
+    }
+    out.push_str("</footer>\n</main>\n</body>\n</html>\n");
     out
 }
 

@@ -19,6 +19,7 @@ fn outgoing(message: Alerted) -> Outgoing {
         .into(),
         signing_secret: None,
         handle: None,
+        signed: super::super::Signed::default(),
     }
 }
 
@@ -183,4 +184,38 @@ fn settings_are_checked_and_keep_their_password_to_themselves() {
     ] {
         assert!(!shown.contains("hunter2"), "{shown}");
     }
+}
+
+/// RFC 8058, 3.1: the link and the word that one POST is enough, each in one piece, and only by https.
+#[test]
+fn a_mail_says_how_it_is_unsubscribed() {
+    let composed = |url: Option<&str>| {
+        let mut outgoing = outgoing(samples::disabled());
+        outgoing.signed.unsubscribe_url = url.map(str::to_owned);
+        let (from, to) = (
+            "d@example.org".parse().unwrap(),
+            "ops@example.org".parse().unwrap(),
+        );
+        let mail = compose(&outgoing, from, to).unwrap().formatted();
+        String::from_utf8(mail).unwrap()
+    };
+    let link = format!(
+        "https://deadbeat.test/unsubscribe/x?project=y&token={}",
+        "a".repeat(300)
+    );
+
+    let mail = composed(Some(&link));
+    assert!(
+        mail.contains(&format!("List-Unsubscribe: <{link}>\r\n"))
+            || mail.contains(&format!("List-Unsubscribe:\r\n <{link}>\r\n")),
+        "{mail}"
+    );
+    assert!(
+        mail.contains("List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n"),
+        "{mail}"
+    );
+    let plain = composed(Some("http://127.0.0.1/unsubscribe/x"));
+    assert!(plain.contains("List-Unsubscribe: <http://127.0.0.1/unsubscribe/x>\r\n"));
+    assert!(!plain.contains("List-Unsubscribe-Post"));
+    assert!(!composed(None).contains("nsubscribe"));
 }
