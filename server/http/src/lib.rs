@@ -1,10 +1,11 @@
-//! HTTP: ping URLs, `/api/v1`, pages, health and metrics.
+//! HTTP: ping URLs, `/api/v1`, pages, callbacks of services, health and metrics.
 //!
-//! A handler reads its request, makes one call to a service, and answers. Handlers contain no SQL, no transaction and no rule. `ping`, `api` and
-//! `web` do not import one another.
+//! A handler reads its request, makes one call to a service, and answers. Handlers contain no SQL, no transaction and no rule. `ping`, `api`,
+//! `callback` and `web` do not import one another.
 
 pub mod api;
 pub mod assets;
+pub mod callback;
 pub mod connection;
 pub mod error;
 pub mod extract;
@@ -48,6 +49,7 @@ pub fn configure(config: &mut ServiceConfig, state: &AppState) {
                 .configure(problem::configure)
                 .configure(operation::metrics::configure)
                 .configure(api::configure)
+                .configure(callback::configure)
                 .configure(web::configure)
                 // Ping URLs also exist at the root: they get the paths that no other route matches.
                 .configure(ping::configure_root),

@@ -26,6 +26,8 @@ pub enum Problem {
     KeyScope,
     /// The role of the account may not do this.
     MemberRole,
+    /// Nothing proves that a callback comes from the service of a channel.
+    BadSignature,
     /// The body is not JSON.
     InvalidJson,
     /// The body is JSON, but some of its fields are invalid.
@@ -58,11 +60,12 @@ pub enum Problem {
 
 impl Problem {
     /// Every kind, for documents and tests that list all of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::MissingKey,
         Self::UnknownKey,
         Self::KeyScope,
         Self::MemberRole,
+        Self::BadSignature,
         Self::InvalidJson,
         Self::InvalidFields,
         Self::InvalidQuery,
@@ -94,6 +97,11 @@ impl Problem {
                 "member_role",
                 StatusCode::FORBIDDEN,
                 "Your role in the project may not do this",
+            ),
+            Self::BadSignature => (
+                "bad_signature",
+                StatusCode::FORBIDDEN,
+                "The callback proves nothing",
             ),
             Self::InvalidJson => ("invalid_json", StatusCode::BAD_REQUEST, "The body is not JSON"),
             Self::InvalidFields => (

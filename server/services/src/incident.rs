@@ -1,6 +1,8 @@
 //! The only way a status changes: [`record`].
 
 pub mod acknowledgement;
+pub mod button;
+pub mod callback;
 pub mod changed;
 pub mod explain;
 pub mod link;

@@ -1,5 +1,7 @@
 //! `/api/v1/incidents` and what hangs on them: lists, acknowledgement, deliveries.
 
+mod callback;
+
 use deadbeat_testkit::receiver::Receiver;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};

@@ -113,6 +113,8 @@ pub enum By {
     Actor(Actor),
     /// The holder of a signed link in a message of this channel.
     Link(ChannelId),
+    /// A user of a service to which a channel writes. The incident has the user's name.
+    Service,
 }
 
 impl By {
@@ -125,6 +127,7 @@ impl By {
             Self::Actor(Actor::Operator) => "operator",
             Self::Actor(Actor::System) => "system",
             Self::Link(_) => "link",
+            Self::Service => "service",
         }
     }
 
@@ -134,7 +137,7 @@ impl By {
         match self {
             Self::Actor(Actor::Account { id, .. }) => Some(id.0),
             Self::Actor(Actor::Key { id, .. }) => Some(id.0),
-            Self::Actor(Actor::Operator | Actor::System) => None,
+            Self::Actor(Actor::Operator | Actor::System) | Self::Service => None,
             Self::Link(channel) => Some(channel.0),
         }
     }

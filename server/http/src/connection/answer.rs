@@ -44,7 +44,7 @@ impl Door {
     fn of(path: &str) -> Self {
         if path.starts_with("/ping/") {
             Self::Ping
-        } else if path.starts_with("/api/") {
+        } else if path.starts_with("/api/") || path.starts_with("/callbacks/") {
             Self::Api
         } else {
             Self::Page

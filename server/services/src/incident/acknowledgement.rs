@@ -27,6 +27,13 @@ pub(crate) enum By {
         /// The channel's name.
         channel: String,
     },
+    /// A user of a service that a channel writes to.
+    User {
+        /// The user as the service calls them, one printable line. Empty: the service does not say.
+        name: String,
+        /// The service.
+        service: &'static str,
+    },
 }
 
 impl By {
@@ -35,6 +42,7 @@ impl By {
         match self {
             Self::Actor(actor) => trail::By::Actor(*actor),
             Self::Link { id, .. } => trail::By::Link(*id),
+            Self::User { .. } => trail::By::Service,
         }
     }
 
@@ -52,6 +60,8 @@ impl By {
             Self::Actor(Actor::Operator) => "the operator".to_owned(),
             Self::Actor(Actor::System) => "Deadbeat".to_owned(),
             Self::Link { channel, .. } => format!("the link in channel {channel}"),
+            Self::User { name, service, .. } if name.is_empty() => format!("somebody in {service}"),
+            Self::User { name, service, .. } => format!("{name} in {service}"),
         })
     }
 }

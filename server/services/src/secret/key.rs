@@ -175,6 +175,20 @@ impl Key {
         bytes.is_some_and(|bytes| self.mac(link).verify_slice(&bytes).is_ok())
     }
 
+    /// Whether the digits are the first half of what [`Key::sign`] made. Takes as long for wrong ones.
+    #[must_use]
+    pub fn begins_signature(&self, link: &str, half: &str) -> bool {
+        let digits = half.as_bytes();
+        if digits.len() != BYTES || !digits.iter().all(u8::is_ascii_hexdigit) {
+            return false;
+        }
+        let bytes: Option<Vec<u8>> = digits
+            .chunks(2)
+            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+            .collect();
+        bytes.is_some_and(|bytes| self.mac(link).verify_truncated_left(&bytes).is_ok())
+    }
+
     fn mac(&self, link: &str) -> Hmac<Sha256> {
         let mut mac =
             Hmac::<Sha256>::new_from_slice(self.links.as_slice()).expect("HMAC takes keys of any length");

@@ -1,6 +1,7 @@
 //! From the outbox to a person.
 
 mod acknowledging;
+mod callbacks;
 mod confirmation;
 mod delivery;
 mod escalation;

@@ -50,7 +50,7 @@ pub struct Stored {
     pub id: AuditEntryId,
     /// When the actor acted.
     pub at: DateTime<Utc>,
-    /// `account`, `api_key`, `link`, `operator` or `system`.
+    /// `account`, `api_key`, `link`, `service`, `operator` or `system`.
     pub actor_kind: String,
     /// The id of the account or key, or of the channel whose link was used.
     pub actor_id: Option<Uuid>,

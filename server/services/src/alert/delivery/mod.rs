@@ -45,7 +45,7 @@ use tracing::Instrument;
 use crate::Site;
 use crate::alert::sealing::{Opened, Unopened};
 use crate::alert::{confirmation, unsubscribe};
-use crate::incident::link;
+use crate::incident::{button, link};
 use crate::operation::duty::Duty;
 use crate::secret::keyring::Keyring;
 use figures::End;
@@ -403,7 +403,10 @@ impl Delivery {
             &opened.settings,
             opened.confirm_secret.as_deref(),
         );
-        let mut signed = Signed::default();
+        let mut signed = Signed {
+            button: button::of_message(&message, row.channel_id, &self.ring),
+            ..Signed::default()
+        };
         if let Some(site) = &self.site {
             link::sign(&mut message, row.channel_id, &self.ring, site);
             signed.unsubscribe_url = unsubscribe::url(

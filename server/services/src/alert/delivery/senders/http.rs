@@ -52,6 +52,26 @@ pub(super) fn check_token(field: &str, token: &str, most: usize) -> Result<(), F
     ))
 }
 
+/// The fewest characters of a secret that proves callbacks: nobody guesses it.
+pub(super) const PROOF_CHARS: usize = 16;
+
+/// Checks an optional secret by which a service proves its callbacks. The fault does not repeat it.
+///
+/// # Errors
+/// It is shorter than [`PROOF_CHARS`], longer than `most` bytes, or holds other characters than visible ASCII.
+pub(super) fn check_proof(field: &str, secret: Option<&str>, most: usize) -> Result<(), FieldError> {
+    let is_good = secret.is_none_or(|secret| {
+        (PROOF_CHARS..=most).contains(&secret.len()) && secret.bytes().all(|b| b.is_ascii_graphic())
+    });
+    if is_good {
+        return Ok(());
+    }
+    Err(FieldError::new(
+        format!("/settings/{field}"),
+        format!("is not {PROOF_CHARS} to {most} visible ASCII characters without spaces"),
+    ))
+}
+
 /// Returns the host of an address in the settings, as the address spells it.
 pub(super) fn host_of(settings: &Settings, field: &str) -> Option<String> {
     let url = settings.get(field)?.as_str()?;

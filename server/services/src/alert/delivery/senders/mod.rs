@@ -148,6 +148,9 @@ pub struct Outgoing {
 pub struct Signed {
     /// The link by which the owner of a mail address unsubscribes. None: the channel sends no mail, or there is nothing to unsubscribe from.
     pub unsubscribe_url: Option<String>,
+    /// The value of a button that acknowledges the incident. None: nobody should act on the message. Only a channel whose settings have the
+    /// secret by which its service proves who pressed a button may show one.
+    pub button: Option<String>,
 }
 
 impl Outgoing {

@@ -4,7 +4,7 @@
 //!
 //! Sources: <https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks>,
 //! <https://docs.slack.dev/reference/methods/chat.postMessage>, <https://docs.slack.dev/reference/methods/chat.update>,
-//! <https://docs.slack.dev/messaging/formatting-message-text>.
+//! <https://docs.slack.dev/messaging/formatting-message-text>, <https://docs.slack.dev/reference/block-kit/block-elements/button-element>.
 
 use std::sync::Arc;
 
@@ -18,11 +18,15 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::answer::{judge, misfit, sent};
-use super::super::http::{call_json, check_new_url, check_reach, check_token, check_url, host_of};
+use super::super::http::{
+    call_json, check_new_url, check_proof, check_reach, check_token, check_url, host_of,
+};
 use super::super::markup::{Content, Markup, cut, render};
 use super::super::{Kind, Outgoing, Parts, Sender, SetupError, read};
+use super::all;
 use crate::alert::delivery::outbound::Outbound;
 use crate::alert::delivery::story::{Story, Tone};
+use crate::incident::button::{ACTION, with_project};
 
 const NAME: &str = "slack";
 /// Base address of the Web API for bots.
@@ -43,6 +47,8 @@ struct SlackSettings {
     webhook_url: Option<String>,
     token: Option<String>,
     channel: Option<String>,
+    /// Proves who pressed a button (`incident/callback/slack.rs`). None: messages have no button.
+    signing_secret: Option<String>,
 }
 
 /// The way in which messages get to Slack.
@@ -73,18 +79,14 @@ impl Slack {
         address: fn(&str, &str) -> Result<(), FieldError>,
     ) -> Result<(), Vec<FieldError>> {
         let settings: SlackSettings = read(settings)?;
+        let proof = check_proof("signing_secret", settings.signing_secret.as_deref(), 200);
         match settings.way().map_err(|fault| vec![fault])? {
-            Way::Webhook { url } => address("webhook_url", &url).map_err(|fault| vec![fault]),
-            Way::Bot { token, channel } => {
-                let faults: Vec<FieldError> = [
-                    check_token("token", &token, 300),
-                    check_token("channel", &channel, 80),
-                ]
-                .into_iter()
-                .filter_map(Result::err)
-                .collect();
-                if faults.is_empty() { Ok(()) } else { Err(faults) }
-            }
+            Way::Webhook { url } => all([address("webhook_url", &url), proof]),
+            Way::Bot { token, channel } => all([
+                check_token("token", &token, 300),
+                check_token("channel", &channel, 80),
+                proof,
+            ]),
         }
     }
 }
@@ -103,7 +105,7 @@ impl Kind for Slack {
     }
 
     fn secrets(&self) -> &'static [&'static str] {
-        &["webhook_url", "token"]
+        &["webhook_url", "token", "signing_secret"]
     }
 
     fn host(&self, settings: &Settings) -> Option<String> {
@@ -137,33 +139,40 @@ struct Handle {
 
 impl SlackSender {
     async fn attempt(&self, outgoing: Outgoing) -> Outcome {
-        let way = outgoing
-            .settings
-            .read()
-            .ok()
-            .and_then(|settings: SlackSettings| settings.way().ok());
-        let ended = match way {
-            Some(Way::Webhook { url }) => self.by_webhook(&outgoing, &url).await,
-            Some(Way::Bot { token, channel }) => self.by_bot(&outgoing, &token, &channel).await,
-            None => return misfit(NAME),
+        let Ok(settings) = outgoing.settings.read::<SlackSettings>() else {
+            return misfit(NAME);
+        };
+        let (story, button) = story_of(&outgoing, settings.signing_secret.is_some());
+        let message = message(&story, button.as_deref());
+        let ended = match settings.way() {
+            Ok(Way::Webhook { url }) => self.by_webhook(&outgoing, &url, &message).await,
+            Ok(Way::Bot { token, channel }) => {
+                self.by_bot(&outgoing, &token, &channel, &story, message).await
+            }
+            Err(_) => return misfit(NAME),
         };
         ended.unwrap_or_else(|outcome| outcome)
     }
 
-    async fn by_webhook(&self, outgoing: &Outgoing, url: &str) -> Result<Outcome, Outcome> {
-        let body = message(&Story::of(&outgoing.message));
-        let answer = call_json(&self.outbound, Method::POST, url, &[], &body).await;
+    async fn by_webhook(&self, outgoing: &Outgoing, url: &str, message: &Value) -> Result<Outcome, Outcome> {
+        let answer = call_json(&self.outbound, Method::POST, url, &[], message).await;
         Ok(sent(&judge(answer, outgoing, &PERMANENT)?, None))
     }
 
-    async fn by_bot(&self, outgoing: &Outgoing, token: &str, channel: &str) -> Result<Outcome, Outcome> {
-        let story = Story::of(&outgoing.message);
+    async fn by_bot(
+        &self,
+        outgoing: &Outgoing,
+        token: &str,
+        channel: &str,
+        story: &Story,
+        message: Value,
+    ) -> Result<Outcome, Outcome> {
         let handle: Option<Handle> = outgoing
             .handle
             .clone()
             .and_then(|handle| serde_json::from_value(handle).ok());
         if let Some(handle) = handle {
-            let mut change = message(&story);
+            let mut change = message.clone();
             change["channel"] = json!(handle.channel);
             change["ts"] = json!(handle.ts);
             match self.method(outgoing, token, "chat.update", &change).await {
@@ -171,7 +180,7 @@ impl SlackSender {
                     let mut reply = json!({
                         "channel": handle.channel,
                         "thread_ts": handle.ts,
-                        "text": render(&story, &Mrkdwn, Content::All, REPLY_CHARS),
+                        "text": render(story, &Mrkdwn, Content::All, REPLY_CHARS),
                     });
                     // A change makes no sound, so people who must still act also get a message in the room.
                     if matches!(outgoing.message.alert(), Alert::Reminder | Alert::Escalated) {
@@ -188,7 +197,7 @@ impl SlackSender {
                 Err(Fault::Ended(outcome)) => return Err(outcome),
             }
         }
-        let mut new = message(&story);
+        let mut new = message;
         new["channel"] = json!(channel);
         let answer = self.method(outgoing, token, "chat.postMessage", &new).await?;
         let handle = (answer["ts"].is_string() && answer["channel"].is_string())
@@ -292,11 +301,28 @@ impl Sender for SlackSender {
     }
 }
 
+/// Returns the story of a message, and the value of its button if it gets one. The button takes the place of the link.
+fn story_of(outgoing: &Outgoing, has_proof: bool) -> (Story, Option<String>) {
+    let mut story = Story::of(&outgoing.message);
+    let project = outgoing.message.incident().map(|incident| incident.project.id);
+    let button = outgoing
+        .signed
+        .button
+        .as_deref()
+        .zip(project)
+        .filter(|_| has_proof);
+    let button = button.map(|(button, project)| with_project(project, button));
+    if button.is_some() {
+        story.acknowledge = None;
+    }
+    (story, button)
+}
+
 /// Builds a message. The room and notifications show the first line. The rest is beside a bar in the colour of the
 /// story. `verbatim` keeps Slack from making links and mentions of plain text.
-fn message(story: &Story) -> Value {
+fn message(story: &Story, button: Option<&str>) -> Value {
     let body = render(story, &Mrkdwn, Content::WithoutHeadline, SECTION_CHARS);
-    json!({
+    let mut message = json!({
         "text": Mrkdwn.bold(&Mrkdwn.escape(&cut(&story.headline, HEADLINE_CHARS))),
         "unfurl_links": false,
         "unfurl_media": false,
@@ -312,7 +338,20 @@ fn message(story: &Story) -> Value {
                 "text": {"type": "mrkdwn", "text": body, "verbatim": true},
             }],
         }],
-    })
+    });
+    if let (Some(button), Some(blocks)) = (button, message["attachments"][0]["blocks"].as_array_mut()) {
+        blocks.push(json!({
+            "type": "actions",
+            "elements": [{
+                "type": "button",
+                "action_id": ACTION,
+                "text": {"type": "plain_text", "text": "Acknowledge"},
+                "style": "primary",
+                "value": button,
+            }],
+        }));
+    }
+    message
 }
 
 /// Slack's markup.

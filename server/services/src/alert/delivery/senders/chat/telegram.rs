@@ -2,7 +2,7 @@
 //!
 //! Sources: <https://core.telegram.org/bots/api#making-requests>, <https://core.telegram.org/bots/api#sendmessage>,
 //! <https://core.telegram.org/bots/api#editmessagetext>, <https://core.telegram.org/bots/api#html-style>,
-//! <https://core.telegram.org/bots/api#responseparameters>. The descriptions of errors are those of the Bot API server,
+//! <https://core.telegram.org/bots/api#responseparameters>, <https://core.telegram.org/bots/api#inlinekeyboardmarkup>. The descriptions of errors are those of the Bot API server,
 //! <https://github.com/tdlib/telegram-bot-api>.
 
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::answer::{judge, misfit};
-use super::super::http::call_json;
+use super::super::http::{PROOF_CHARS, call_json};
 use super::super::markup::{Content, render};
 use super::super::{Kind, Outgoing, Parts, Sender, SetupError, read};
 use super::room::{Fault, Room, Sent, keep_one_message};
@@ -40,6 +40,8 @@ struct TelegramSettings {
     token: String,
     chat_id: String,
     topic_id: Option<String>,
+    /// Proves who pressed a button (`incident/callback/telegram.rs`). None: messages have no button.
+    secret_token: Option<String>,
 }
 
 /// The kind `telegram`.
@@ -90,6 +92,18 @@ fn check_topic(topic: &str) -> Result<(), FieldError> {
     ))
 }
 
+/// Telegram's own rule for the token of a webhook, and long enough that nobody guesses it.
+fn check_secret_token(token: &str) -> Result<(), FieldError> {
+    let is_letter = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+    if (PROOF_CHARS..=256).contains(&token.len()) && token.bytes().all(is_letter) {
+        return Ok(());
+    }
+    Err(FieldError::new(
+        "/settings/secret_token",
+        format!("is not {PROOF_CHARS} to 256 letters, digits, - and _"),
+    ))
+}
+
 impl Kind for Telegram {
     fn name(&self) -> &'static str {
         NAME
@@ -101,11 +115,15 @@ impl Kind for Telegram {
             check_bot_token(&settings.token),
             check_chat(&settings.chat_id),
             settings.topic_id.as_deref().map_or(Ok(()), check_topic),
+            settings
+                .secret_token
+                .as_deref()
+                .map_or(Ok(()), check_secret_token),
         ])
     }
 
     fn secrets(&self) -> &'static [&'static str] {
-        &["token"]
+        &["token", "secret_token"]
     }
 
     fn host(&self, _settings: &Settings) -> Option<String> {
@@ -140,11 +158,18 @@ impl Sender for TelegramSender {
             let Ok(settings) = outgoing.settings.read::<TelegramSettings>() else {
                 return misfit(NAME);
             };
+            let mut story = Story::of(&outgoing.message);
+            let button = outgoing.signed.button.clone();
+            let button = button.filter(|_| settings.secret_token.is_some());
+            if button.is_some() {
+                story.acknowledge = None;
+            }
             let chat = Chat {
                 outbound: &self.outbound,
                 api: &self.api,
                 outgoing: &outgoing,
-                story: Story::of(&outgoing.message),
+                story,
+                button,
                 settings,
             };
             keep_one_message(&chat, &outgoing).await
@@ -158,6 +183,8 @@ struct Chat<'a> {
     api: &'a str,
     outgoing: &'a Outgoing,
     story: Story,
+    /// The value of the button that acknowledges, which takes the place of the link.
+    button: Option<String>,
     settings: TelegramSettings,
 }
 
@@ -176,8 +203,14 @@ impl Chat<'_> {
         body
     }
 
-    fn text(&self) -> String {
-        render(&self.story, &HTML, Content::All, TEXT_UNITS)
+    /// The message of the incident. A change without a keyboard takes the button away.
+    fn whole(&self) -> Value {
+        let mut body = self.body(&render(&self.story, &HTML, Content::All, TEXT_UNITS));
+        if let Some(button) = &self.button {
+            body["reply_markup"] =
+                json!({"inline_keyboard": [[{"text": "Acknowledge", "callback_data": button}]]});
+        }
+        body
     }
 
     /// Calls a method. If the group became a supergroup, it has another id. The answer names this id, and a second
@@ -232,7 +265,7 @@ impl Chat<'_> {
 impl Room for Chat<'_> {
     fn send(&self) -> BoxFuture<'_, Result<Sent, Outcome>> {
         Box::pin(async move {
-            self.method("sendMessage", self.body(&self.text()))
+            self.method("sendMessage", self.whole())
                 .await
                 .map_err(Fault::into_outcome)
         })
@@ -246,7 +279,7 @@ impl Room for Chat<'_> {
             {
                 return Err(Fault::Gone);
             }
-            let mut body = self.body(&self.text());
+            let mut body = self.whole();
             if let Some(fields) = body.as_object_mut() {
                 fields.remove("message_thread_id");
             }

@@ -19,7 +19,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::super::answer::{judge, misfit, sent};
-use super::super::http::{call_json, check_token};
+use super::super::http::{call_json, check_proof, check_token};
 use super::super::markup::{Content, Markup, cut, render};
 use super::super::{Kind, Outgoing, Parts, Sender, SetupError, printable, read};
 use super::check::all;
@@ -48,6 +48,9 @@ struct JsmSettings {
     api_key: String,
     #[serde(default)]
     service: Service,
+    /// Proves what the service's webhooks say (`incident/callback/jira_service_management.rs`). None: they are not taken.
+    #[serde(default)]
+    webhook_token: Option<String>,
 }
 
 /// The service that keeps the alerts.
@@ -89,12 +92,15 @@ impl Kind for JiraServiceManagement {
     }
 
     fn check(&self, settings: &Settings) -> Result<(), Vec<FieldError>> {
-        let JsmSettings { api_key, .. } = read(settings)?;
-        all([check_token("api_key", &api_key, 200)])
+        let settings: JsmSettings = read(settings)?;
+        all([
+            check_token("api_key", &settings.api_key, 200),
+            check_proof("webhook_token", settings.webhook_token.as_deref(), 200),
+        ])
     }
 
     fn secrets(&self) -> &'static [&'static str] {
-        &["api_key"]
+        &["api_key", "webhook_token"]
     }
 
     fn host(&self, settings: &Settings) -> Option<String> {

@@ -19,7 +19,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::answer::{judge, misfit, sent};
-use super::super::http::{call_json, check_token};
+use super::super::http::{call_json, check_proof, check_token};
 use super::super::markup::cut;
 use super::super::{Kind, Outgoing, Parts, Sender, SetupError, read};
 use super::check::all;
@@ -42,6 +42,9 @@ struct PagerDutySettings {
     routing_key: String,
     #[serde(default)]
     region: Region,
+    /// Proves what PagerDuty's webhooks say (`incident/callback/pagerduty.rs`). None: they are not taken.
+    #[serde(default)]
+    webhook_secret: Option<String>,
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
@@ -61,13 +64,16 @@ impl Kind for PagerDuty {
     }
 
     fn check(&self, settings: &Settings) -> Result<(), Vec<FieldError>> {
-        let PagerDutySettings { routing_key, .. } = read(settings)?;
-        // A key has 32 characters. PagerDuty checks that itself, so a change there needs none here.
-        all([check_token("routing_key", &routing_key, 100)])
+        let settings: PagerDutySettings = read(settings)?;
+        all([
+            // A key has 32 characters. PagerDuty checks that itself, so a change there needs none here.
+            check_token("routing_key", &settings.routing_key, 100),
+            check_proof("webhook_secret", settings.webhook_secret.as_deref(), 200),
+        ])
     }
 
     fn secrets(&self) -> &'static [&'static str] {
-        &["routing_key"]
+        &["routing_key", "webhook_secret"]
     }
 
     fn host(&self, settings: &Settings) -> Option<String> {

@@ -1,5 +1,5 @@
 use super::*;
-use deadbeat_domain::alert::message::{Message, Phase};
+use deadbeat_domain::alert::message::{Event, Message, Phase};
 use deadbeat_testkit::{Receiver, Reply};
 
 use super::super::super::conformance::{failures, last, last_json, outbound, outgoing};
@@ -177,7 +177,7 @@ fn texts_from_outside_cannot_mention_link_or_end_code() {
     sample.incident.summary = evil.to_owned();
     sample.incident.subject.name = evil.to_owned();
 
-    let body = message(&Story::of(&sample.opened()));
+    let body = message(&Story::of(&sample.opened()), None);
 
     let text = format!(
         "{}{}",
@@ -239,5 +239,79 @@ fn check_form(body: &Value, message: &Message) {
                 .unwrap()
                 .contains(&format!("<{link}|"))
         );
+    }
+}
+
+const BUTTON: &str = "AZjA3gAAcACAAAAAAAAAAwGYwN4AAHAAgAAAAAAAAAUAAAAAAAAAAAAAAAAAAAAA";
+
+/// The form is that of the button element: a value of 2,000 characters at most, a text of 75, an action_id of 255.
+#[tokio::test]
+async fn a_message_has_a_button_only_where_somebody_proves_who_pressed_it() {
+    let receiver = Receiver::answering(ok()).await;
+    let sender = sender(&receiver);
+    let button = |body: &Value| body["attachments"][0]["blocks"][1].clone();
+    let ways = [
+        json!({"token": TOKEN, "channel": "C0123"}),
+        json!({"webhook_url": receiver.url("/services/T0/B0/abcdefghijkl")}),
+    ];
+    for (settings, has_proof) in ways.iter().flat_map(|way| [(way, true), (way, false)]) {
+        let mut settings = settings.clone();
+        if has_proof {
+            settings["signing_secret"] = json!("8f742231b10e8888abcd99yyyzzz85a5");
+        }
+        let send = async |phase, signed: Option<&str>| {
+            let message = Sample::monitor().message(phase, "2026-01-02T03:04:05Z");
+            let mut outgoing = outgoing(NAME, &settings, message);
+            outgoing.signed.button = signed.map(str::to_owned);
+            if let Event::Incident(event) = &mut outgoing.message.event {
+                event.incident.acknowledge_url = Some("https://deadbeat.test/acknowledge/x".to_owned());
+            }
+            assert!(matches!(sender.send(outgoing).await, Outcome::Sent { .. }));
+            last_json(&receiver)
+        };
+
+        let body = send(Phase::Opened, Some(BUTTON)).await;
+        let text = body["attachments"][0]["blocks"][0]["text"]["text"]
+            .as_str()
+            .unwrap();
+        assert_eq!(
+            text.contains("/acknowledge/"),
+            !has_proof,
+            "the button takes the place of the link"
+        );
+        if has_proof {
+            let element = button(&body)["elements"][0].clone();
+            assert_eq!(button(&body)["type"], "actions");
+            assert_eq!(
+                (element["type"].as_str(), element["action_id"].as_str()),
+                (Some("button"), Some("deadbeat_acknowledge"))
+            );
+            let value = element["value"].as_str().unwrap();
+            assert_eq!(value, format!("0198c0de-0000-7000-8000-000000000001.{BUTTON}"));
+        } else {
+            assert_eq!(button(&body), Value::Null);
+        }
+        assert_eq!(
+            button(&send(Phase::Acknowledged, None).await),
+            Value::Null,
+            "nothing is left to do"
+        );
+    }
+}
+
+#[test]
+fn a_secret_that_proves_presses_is_not_short() {
+    for (secret, is_good) in [
+        ("8f742231b10e8888abcd99yyyzzz85a5", true),
+        ("short", false),
+        ("", false),
+    ] {
+        let settings = json!({"token": TOKEN, "channel": "C0123", "signing_secret": secret});
+        let settings = Settings::new(NAME, settings.as_object().unwrap().clone());
+        let faults = Slack.check_new(&settings);
+        assert_eq!(faults.is_ok(), is_good, "{secret}: {faults:?}");
+        if let Err(faults) = faults {
+            assert_eq!(faults[0].pointer, "/settings/signing_secret");
+        }
     }
 }

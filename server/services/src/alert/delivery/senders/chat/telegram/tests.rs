@@ -272,3 +272,32 @@ fn settings_hold_a_token_and_a_chat() {
         ],
     );
 }
+
+/// `callback_data` has 1 to 64 bytes. A change without `reply_markup` removes the keyboard.
+#[tokio::test]
+async fn a_message_has_a_button_only_where_somebody_proves_who_pressed_it() {
+    let receiver = Receiver::answering(ok()).await;
+    let sender = sender(&receiver);
+    let button = "A".repeat(64);
+    let send = async |phase, settings: &Value, signed: Option<&str>, handle: Option<Value>| {
+        let message = Sample::monitor().message(phase, "2026-01-02T03:04:05Z");
+        let before = receiver.requests().len();
+        let mut outgoing = outgoing(NAME, settings, message);
+        outgoing.signed.button = signed.map(str::to_owned);
+        outgoing.handle = handle;
+        assert!(matches!(sender.send(outgoing).await, Outcome::Sent { .. }));
+        json_of(&receiver.requests()[before])
+    };
+    let mut proved = settings();
+    proved["secret_token"] = json!("0123456789abcdef");
+
+    let keyboard = json!({"inline_keyboard": [[{"text": "Acknowledge", "callback_data": button}]]});
+    let body = send(Phase::Opened, &proved, Some(&button), None).await;
+    assert_eq!(body["reply_markup"], keyboard);
+    let body = send(Phase::Reminder, &proved, Some(&button), Some(handle())).await;
+    assert_eq!(body["reply_markup"], keyboard);
+    let body = send(Phase::Acknowledged, &proved, None, Some(handle())).await;
+    assert_eq!(body["reply_markup"], Value::Null);
+    let body = send(Phase::Opened, &settings(), Some(&button), None).await;
+    assert_eq!(body["reply_markup"], Value::Null);
+}
