@@ -128,7 +128,7 @@ async fn a_message_that_is_nowhere_may_be_a_report_that_was_lost(pool: PgPool) {
         .fetch_one(&world.pool)
         .await
         .unwrap();
-    assert!(evidence.to_string().contains("drop 7 reports"), "{evidence}");
+    assert!(evidence.to_string().contains("dropped 7 reports"), "{evidence}");
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]

@@ -51,7 +51,7 @@ async fn an_empty_list_is_one_alert_and_a_list_with_entries_ends_it(pool: PgPool
         .fetch_one(&world.pool)
         .await
         .unwrap();
-    assert!(summary.contains("and 3 monitors are retired"), "{summary}");
+    assert!(summary.contains("and Deadbeat retired 3 monitors"), "{summary}");
     assert!(
         evidence.to_string().contains("Before that it listed a, b, c."),
         "{evidence}"
