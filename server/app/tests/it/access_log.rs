@@ -1,4 +1,4 @@
-//! The access log and request ids: of a real process, whose log is read, and of handlers that panic.
+//! The access log and request ids: a real process whose log the tests read, and handlers that panic.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::contract::document::{Operation, contract};
 use crate::harness::{self, LIMIT};
 
-/// What a process has written so far.
+/// The output of a process so far.
 type Text = Arc<Mutex<String>>;
 
 fn collect(from: impl Read + Send + 'static) -> Text {
@@ -34,7 +34,7 @@ fn collect(from: impl Read + Send + 'static) -> Text {
     text
 }
 
-/// `deadbeat serve`, with its log.
+/// A `deadbeat serve` process with its log.
 struct Process {
     child: Child,
     printed: Text,
@@ -112,7 +112,7 @@ impl Process {
         }
     }
 
-    /// A key that the first start printed.
+    /// Returns a key that the first start printed.
     fn key(&self, prefix: &str) -> String {
         let printed = self.printed();
         let key = printed.split_whitespace().find(|word| word.starts_with(prefix));
@@ -120,7 +120,7 @@ impl Process {
             .to_owned()
     }
 
-    /// Stops it in good order: then all of its log is there.
+    /// Stops the process in order, so that its log is complete. Returns the log.
     async fn stopped(mut self) -> String {
         kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM).unwrap();
         let start = Instant::now();
@@ -134,14 +134,14 @@ impl Process {
     }
 }
 
-/// The lines of a log that have this id of a request.
+/// Returns the lines of a log that contain this request id.
 fn lines_of<'log>(log: &'log str, id: &str) -> Vec<&'log str> {
     log.lines()
         .filter(|line| line.contains(&format!("request_id={id}}}")))
         .collect()
 }
 
-/// A path with a secret in the place of each parameter.
+/// Returns a path with a secret in the place of each parameter.
 fn filled(path: &str, ping_key: &str, secret: &str, uuid: &str) -> String {
     path.replace("{id}", uuid)
         .replace("{ping_id}", uuid)
@@ -157,7 +157,7 @@ fn filled(path: &str, ping_key: &str, secret: &str, uuid: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_route_logs_a_secret_and_each_request_has_one_line_under_its_id() {
     let process = Process::start(&[
-        // As much as there is, but for what other libraries say of bytes at trace.
+        // The log is as detailed as possible, except for what other libraries log about bytes at trace level.
         (
             "DEADBEAT_LOG",
             "debug,deadbeat_http=trace,deadbeat_services=trace",
@@ -166,7 +166,7 @@ async fn no_route_logs_a_secret_and_each_request_has_one_line_under_its_id() {
     ])
     .await;
     let (api_key, ping_key) = (process.key("dbw_"), process.key("dbp_"));
-    // Each could be a part of a path, a value of a query or of a body, or a header.
+    // Each secret could be part of a path, the value of a query or a body, or a header.
     let secret = format!("hush-{}", Uuid::new_v4().simple());
     let uuid = Uuid::new_v4().to_string();
     let wrong_key = format!("dbw_{}", Uuid::new_v4().simple());
@@ -195,7 +195,7 @@ async fn no_route_logs_a_secret_and_each_request_has_one_line_under_its_id() {
             sent.push((id, path.clone(), operation.clone(), answer.status()));
         }
     }
-    // Pages, files, and what nobody serves.
+    // Pages, files, and paths that do not exist.
     for path in [
         format!("/{secret}"),
         format!("/api/v1/{secret}"),
@@ -311,7 +311,7 @@ async fn the_usual_log_has_a_line_for_each_request_but_pings() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handler_that_panics_answers_500_under_the_request_id() {
-    // Whatever asks the time while it answers a request.
+    // The clock panics for any caller that reads the time while it answers a request.
     let poison = PoisonedClock::new(Arc::new(SystemClock), "deadbeat_http::");
     let harness = harness::start_by(Arc::new(poison.clone()), None, false).await;
     harness.ready().await;
@@ -330,7 +330,7 @@ async fn a_handler_that_panics_answers_500_under_the_request_id() {
         };
         let request = harness.request(method, path).header("X-Request-Id", "broken");
         let answer = request.body(body).send().await.unwrap();
-        assert_eq!(poison.doses(), 0, "{path} asks no clock");
+        assert_eq!(poison.doses(), 0, "{path} does not read the clock");
         assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR, "{path}");
         assert_eq!(answer.headers()["x-request-id"], "broken", "{path}");
         assert_eq!(answer.headers()["content-type"], kind, "{path}");

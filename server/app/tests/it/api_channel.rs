@@ -1,4 +1,4 @@
-//! `/api/v1/channels`: add, read, change, test, remove, and which monitors tell which.
+//! `/api/v1/channels`: add, read, change, test and remove channels, and choose which monitors alert which channels.
 
 use deadbeat_testkit::receiver::Receiver;
 use reqwest::{Method, StatusCode};
@@ -244,7 +244,7 @@ async fn a_monitor_tells_all_channels_or_just_those_it_names() {
     let all = monitor("all", json!("all")).await;
     let one = monitor("one", json!([first["id"], first["id"]])).await;
     let none = monitor("none", json!([])).await;
-    // Monitors that alert all channels alert it, although it was added later.
+    // A channel that is added later also gets the alerts of monitors that alert all channels.
     let second = caller
         .post("/api/v1/channels", &webhook("second", &receiver.url("/second")))
         .await;
@@ -288,7 +288,7 @@ async fn a_monitor_tells_all_channels_or_just_those_it_names() {
         expected.map(|(path, name)| (path.to_owned(), name.to_owned()))
     );
 
-    // Changed from one to all and back; a removed channel leaves its monitors.
+    // The monitor changes from one channel to all and back. The removal of a channel does not remove its monitors.
     let at = format!("/api/v1/monitors/{}", one["id"].as_str().unwrap());
     for channels in [
         json!("all"),
@@ -437,7 +437,7 @@ async fn no_bad_field_is_taken_and_each_is_named() {
             answer.json
         );
     }
-    // A kind cannot be changed.
+    // The kind of a channel cannot change.
     assert_eq!(
         caller
             .json(Method::PATCH, &path(&hook), &json!({"kind": "email"}))

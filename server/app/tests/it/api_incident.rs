@@ -1,4 +1,4 @@
-//! `/api/v1/incidents` and what hangs on them: lists, acknowledgement, deliveries.
+//! `/api/v1/incidents` and their subresources: lists, acknowledgement and deliveries.
 
 mod callback;
 
@@ -217,7 +217,7 @@ async fn deliveries_tell_which_alert_went_where_and_how_it_ended() {
         .map(|one| one["alert"].clone())
         .collect();
     assert_eq!(alerts, ["resolved", "opened"]);
-    // A removed channel takes its deliveries with it; the incident stays.
+    // The removal of a channel removes its deliveries, and the incident stays.
     caller
         .call(
             Method::DELETE,

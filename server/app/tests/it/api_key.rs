@@ -1,4 +1,4 @@
-//! `/api/v1/api-keys`: named, scoped, shown once, revoked for good.
+//! `/api/v1/api-keys`: keys have a name and a scope, are shown once, and are revoked permanently.
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -121,7 +121,7 @@ async fn a_revoked_key_is_refused_at_once_and_for_good() {
         let shown = caller.get("/api/v1/api-keys?limit=1").await["api_keys"][0].clone();
         assert_eq!(shown["id"], issued["id"]);
         assert!(shown["revoked_at"].is_string());
-        // The first revocation's time stays.
+        // The time of the first revocation stays.
         assert_eq!(
             caller.call(Method::DELETE, &at).await.status,
             StatusCode::NO_CONTENT

@@ -1,7 +1,7 @@
-//! The private PostgreSQL through first starts, restarts and crashes, as root and as an ordinary user alike.
+//! The private PostgreSQL through first starts, restarts and crashes, both as root and as an ordinary user.
 //!
-//! Needs PostgreSQL's programs on the machine. Run as root, the temporary folders (0700) also show that the
-//! database works below a folder its user may not enter.
+//! Needs PostgreSQL's programs on the machine. As root, the temporary folders (0700) also show that the
+//! database works below a folder that its user may not enter.
 
 #![allow(clippy::unwrap_used, reason = "a failed step in a helper is a failed test")]
 
@@ -117,7 +117,7 @@ fn killed_server_takes_postgres_with_it() {
         wait_for("PostgreSQL to end by itself", || !exists(pid) || is_zombie(pid));
         assert!(
             postmaster(data.path()).is_none(),
-            "its file stays only after an unclean end"
+            "the file stays only after an unclean end"
         );
     }
     let again = start(data.path()).unwrap();
@@ -143,7 +143,7 @@ fn start_right_after_a_kill_waits_for_the_earlier_postgres() {
     assert_eq!(kept, "3");
     server.kill().unwrap();
     server.wait().unwrap();
-    start(data.path()).unwrap(); // ends what is left before the folder goes
+    start(data.path()).unwrap(); // ends the remaining processes before the folder is removed
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn stale_pid_file_naming_a_stranger_is_no_obstacle() {
     let mut stranger = Command::new("sleep");
     stranger.arg("600").stdin(Stdio::null());
     if nix::unistd::geteuid().is_root() {
-        // PostgreSQL only minds processes of its own user.
+        // PostgreSQL only considers processes of its own user.
         stranger.uid(owner.uid()).gid(owner.gid());
     }
     let mut stranger = stranger.spawn().unwrap();
@@ -316,7 +316,7 @@ fn unusable_program_folder_is_named() {
     assert!(error.to_string().contains("/nowhere"), "{error}");
 }
 
-/// Not a test: the server process that the kill tests kill. Its working folder is the data folder.
+/// Runs the server process that the kill tests kill; this is not a test. Its working folder is the data folder.
 #[test]
 #[ignore = "started by the kill tests as a process of its own"]
 fn server_process_to_be_killed() {
@@ -377,12 +377,12 @@ fn exists(pid: Pid) -> bool {
     kill(pid, None).is_ok()
 }
 
-/// Ended, but its new parent does not collect it: some containers' first process never does.
+/// True if the process has ended, but its new parent does not collect it. In some containers, the first process never does.
 fn is_zombie(pid: Pid) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
 }
 
-/// Runs one statement, gives the first column of the first row: the little of PostgreSQL's protocol that
+/// Runs one statement and returns the first column of the first row. This part of PostgreSQL's protocol
 /// needs no client library.
 fn query(connection: &Connection, sql: &str) -> String {
     let socket = connection

@@ -1,4 +1,4 @@
-//! A real server on a free port, with a database of its own in the cluster that `DATABASE_URL` names (`scripts/pg` starts one).
+//! A real server on a free port. Its database is in the cluster that `DATABASE_URL` names (`scripts/pg` starts one).
 
 use std::net::TcpListener;
 use std::str::FromStr;
@@ -20,30 +20,30 @@ use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::Value;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
-/// A running server, signed in to by keys.
+/// A running server, with keys and a first account.
 pub struct Harness {
-    /// `http://127.0.0.1:<port>`
+    /// The server's URL: `http://127.0.0.1:<port>`.
     pub url: String,
-    /// The first account.
+    /// The mail address of the first account.
     pub email: String,
-    /// Its password.
+    /// The password of the first account.
     pub password: String,
-    /// May manage.
+    /// A key that may manage.
     pub api_key: String,
-    /// May look.
+    /// A key that may read.
     pub read_key: String,
-    /// May signal.
+    /// A key that may signal.
     pub ping_key: String,
-    /// Follows no redirects, keeps no cookies.
+    /// A client that follows no redirects and keeps no cookies.
     pub client: Client,
-    /// Straight into its database.
+    /// Direct access to the server's database.
     pub pool: PgPool,
     pub app: App,
     pub database_url: String,
     database: String,
 }
 
-/// How long a test waits for an event before it fails.
+/// The time for which a test waits for an event before it fails.
 pub const LIMIT: Duration = Duration::from_secs(20);
 
 fn cluster_url() -> String {
@@ -61,9 +61,9 @@ fn with_database(url: &str, database: &str) -> String {
     url.to_string()
 }
 
-/// A client as a cron job's: no redirects, no cookies.
+/// A client like the one of a cron job: it follows no redirects and keeps no cookies.
 pub fn client() -> Client {
-    // A second test of this process finds it installed.
+    // A second test of this process finds the provider installed, which is an error to ignore.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder()
         .redirect(reqwest::redirect::Policy::none())
@@ -73,7 +73,7 @@ pub fn client() -> Client {
         .unwrap()
 }
 
-/// Makes a database of its own for one test.
+/// Makes a database for one test.
 pub async fn make_database() -> (String, String) {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let name = format!(
@@ -92,7 +92,7 @@ pub async fn make_database() -> (String, String) {
     (with_database(&cluster_url(), &name), name)
 }
 
-/// What sends alerts, also to this machine.
+/// Senders of alerts that may also reach this machine.
 pub fn senders(smtp: Option<SmtpSettings>) -> Senders {
     let outbound = OutboundSettings {
         ports: Vec::new(),
@@ -103,7 +103,7 @@ pub fn senders(smtp: Option<SmtpSettings>) -> Senders {
     Senders::standard(&outbound, smtp.as_ref()).unwrap()
 }
 
-/// The keys of every server here.
+/// The keyring of every server in these tests.
 pub fn keyring() -> Keyring {
     Keyring::load(&"07".repeat(32), None).unwrap()
 }
@@ -122,7 +122,7 @@ pub async fn start_changed(change: impl FnOnce(Parts) -> Parts) -> Harness {
     start_parts(senders(None), |parts| change(unconfirmed(parts))).await
 }
 
-/// Starts a server that sends mail, to any address.
+/// Starts a server that sends mail to any address.
 pub async fn start_with(smtp: Option<SmtpSettings>) -> Harness {
     start_by(Arc::new(SystemClock), smtp, false).await
 }
@@ -132,16 +132,16 @@ pub async fn start_confirming(smtp: Option<SmtpSettings>) -> Harness {
     start_by(Arc::new(SystemClock), smtp, true).await
 }
 
-/// Starts a server whose clock stands still at that instant until it is moved; the evaluator goes by it, too.
+/// Starts a server whose clock stands still at that instant until the test moves it. The evaluator uses this clock, too.
 pub async fn start_at(now: &str) -> (Harness, StoppedClock) {
     let clock = StoppedClock::at(now.parse().unwrap());
     let harness = start_by(Arc::new(clock.clone()), None, false).await;
-    // Another process that listens all the while: a clock that is moved on is no blind spell, in which nobody is judged.
+    // Another process seems to listen all the time. Otherwise, moving the clock would be a blind spell, in which nobody is judged.
     sqlx::query("INSERT INTO listener (id, stamped_at, spooled) VALUES (gen_random_uuid(), '9999-01-01T00:00:00Z', 0)")
         .execute(&harness.pool)
         .await
         .unwrap();
-    // Nor is it one for the clients of the server itself, when it says that it listens before it sweeps.
+    // The server itself may stamp that it listens before it sweeps. Its own clients must not cause a blind spell either.
     sqlx::query("CREATE RULE no_spell AS ON INSERT TO blind_spell DO INSTEAD NOTHING")
         .execute(&harness.pool)
         .await
@@ -149,7 +149,7 @@ pub async fn start_at(now: &str) -> (Harness, StoppedClock) {
     (harness, clock)
 }
 
-/// Starts a server that goes by this clock.
+/// Starts a server that uses this clock.
 pub async fn start_by(clock: Arc<dyn Clock>, smtp: Option<SmtpSettings>, confirm_mail: bool) -> Harness {
     start_parts(senders(smtp), |parts| Parts {
         clock,
@@ -195,14 +195,14 @@ async fn start_parts(senders: Senders, change: impl FnOnce(Parts) -> Parts) -> H
 }
 
 impl Harness {
-    /// A request with the API key.
+    /// Makes a request with the API key.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.client
             .request(method, format!("{}{path}", self.url))
             .bearer_auth(&self.api_key)
     }
 
-    /// Sends JSON with the API key; status and JSON of the answer (null when it has no body).
+    /// Sends JSON with the API key. Returns the status and the JSON of the answer, or null without a body.
     pub async fn send(&self, method: Method, path: &str, body: &Value) -> (StatusCode, Value) {
         let answer = self.request(method, path).json(body).send().await.unwrap();
         let status = answer.status();
@@ -217,7 +217,7 @@ impl Harness {
         )
     }
 
-    /// Reads with the API key.
+    /// Reads a path with the API key.
     pub async fn get(&self, path: &str) -> Value {
         let answer = self.request(Method::GET, path).send().await.unwrap();
         assert_eq!(answer.status(), StatusCode::OK, "GET {path}");
@@ -231,7 +231,7 @@ impl Harness {
         monitor
     }
 
-    /// Reads until `wanted` holds, or fails after [`LIMIT`] with what was last seen.
+    /// Reads until `wanted` holds. After [`LIMIT`], fails with the last answer.
     pub async fn wait_for(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let start = Instant::now();
         loop {
@@ -241,13 +241,13 @@ impl Harness {
             }
             assert!(
                 start.elapsed() < LIMIT,
-                "GET {path} did not become what was waited for; last seen: {seen:#}"
+                "GET {path} did not get the expected answer; last seen: {seen:#}"
             );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
-    /// Waits until the server says that it can do its work.
+    /// Waits until the server reports that it is ready.
     pub async fn ready(&self) {
         let start = Instant::now();
         while self
@@ -263,9 +263,9 @@ impl Harness {
         }
     }
 
-    /// Waits until the evaluator has judged what is overdue by a stopped clock.
+    /// Waits until the evaluator has judged all that is overdue by a stopped clock.
     pub async fn swept(&self, clock: &StoppedClock) {
-        // The first sweep that ends now may have begun before the clock was moved; the second has not.
+        // The first sweep that ends now may have begun before the clock moved. The second one has not.
         for _ in 0..2 {
             let now = clock.advance(TimeDelta::microseconds(1));
             let start = Instant::now();
@@ -276,7 +276,7 @@ impl Harness {
         }
     }
 
-    /// Another project in the same deployment: (API key, ping key).
+    /// Makes another project in the same deployment. Returns (API key, ping key).
     pub async fn other_project(&self) -> (String, String) {
         let created = deadbeat_services::people::project::create(self.app.services(), "Other", None)
             .await

@@ -1,4 +1,4 @@
-//! A writer that panics, as a caller and a load balancer see it.
+//! A writer that panics, as seen by a caller and a load balancer.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ async fn a_lane_that_panics_is_named_by_readyz_until_it_works_again() {
     let named = red["failed_loops"][0].as_str().unwrap();
     assert!(named.starts_with("writer "), "{red}");
 
-    // The next start takes it, and after a while it counts as working.
+    // The next start of the lane writes the signal. After a while, the lane counts as working.
     let taken = harness.client.get(url).send().await.unwrap();
     assert_eq!(taken.status(), StatusCode::OK);
     harness.ready().await;

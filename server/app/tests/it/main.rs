@@ -1,4 +1,4 @@
-//! What a caller sees over a port, and what happens when things break.
+//! Tests of what a caller sees over a port, and of faults.
 
 #![allow(
     clippy::unwrap_used,

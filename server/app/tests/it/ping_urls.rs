@@ -78,7 +78,7 @@ async fn refusals_are_healthchecks_and_record_nothing() {
             "invalid uuid format",
         ),
         (format!("{by_id}/foo"), 404, "not found"),
-        // The API key is no ping key.
+        // The API key is not a ping key.
         (format!("/ping/{}/job", harness.api_key), 404, "not found"),
     ] {
         let (seen, text) = text(&harness, Method::GET, &path).await;
@@ -253,7 +253,7 @@ async fn several_runs_at_once_are_judged_each_alone() {
     assert!(runs[0]["duration_seconds"].as_f64().unwrap() < 2.0);
     assert_eq!(runs[1]["status"], "overrun");
 
-    // Its late end gives it its length, and ends the incident.
+    // The late end gives the run its length, and ends the incident.
     text(&harness, Method::GET, &format!("{base}?rid={hangs}")).await;
     let runs = harness.get(&format!("/api/v1/monitors/{id}/runs")).await;
     assert!(runs["runs"][1]["duration_seconds"].as_f64().unwrap() >= 2.0);

@@ -1,4 +1,4 @@
-//! Silence becomes one incident and one alert, whoever sweeps; what comes back resolves it.
+//! Silence becomes one incident and one alert, whichever process sweeps. The next report resolves it.
 
 use std::net::TcpListener;
 
@@ -122,7 +122,7 @@ async fn two_servers_on_one_database_tell_once() {
     for n in 0..MONITORS {
         let body = json!({"name": format!("job {n}"), "schedule": {"kind": "interval", "seconds": 1}, "grace_seconds": 1});
         let monitor = harness.monitor(body).await;
-        // Half of the pings go through the other server.
+        // The other server receives half of the pings.
         let path = monitor["ping_url"]
             .as_str()
             .unwrap()

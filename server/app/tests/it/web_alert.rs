@@ -1,4 +1,4 @@
-//! Pages that a link of a message opens.
+//! Pages that the link in a message opens.
 
 mod acknowledge;
 mod confirm;

@@ -1,4 +1,4 @@
-//! The pages of the causes, as whoever follows an alert's link sees them: without an account.
+//! The pages of the causes, as a person without an account sees them after following an alert's link.
 
 use deadbeat_domain::incident::cause::Cause;
 use reqwest::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};

@@ -47,7 +47,7 @@ async fn page(browser: &mut Browser<'_>, path: &str) -> String {
     answer.text().await.unwrap()
 }
 
-/// The row that has this name, as a person reads it: without tags, blanks made one.
+/// Returns the row with this name as a person reads it: without tags, and with single blanks.
 fn row_of(page: &str, name: &str) -> String {
     let row = page
         .split("<tr ")
@@ -69,7 +69,7 @@ fn place(page: &str, text: &str) -> usize {
     page.find(text).unwrap_or_else(|| panic!("no {text:?} in {page}"))
 }
 
-/// Sends events that happen now, by a client whose clock is `behind` by so much.
+/// Sends events that happen now, from a client whose clock is `behind` by so much.
 async fn tell(sdk: &Caller<'_>, clock: &StoppedClock, behind: TimeDelta, mut events: Vec<Value>) {
     let now = json!(clock.now() - behind);
     for event in &mut events {
@@ -83,7 +83,7 @@ async fn tell(sdk: &Caller<'_>, clock: &StoppedClock, behind: TimeDelta, mut eve
     }
 }
 
-/// Lets time pass in which these events come again and again; then all of it is judged.
+/// Lets time pass while these events arrive repeatedly. Then waits until the evaluator has judged them.
 async fn go_on(
     harness: &Harness,
     clock: &StoppedClock,
@@ -199,7 +199,7 @@ async fn trouble_is_told_in_words_with_its_cause_and_comes_first() {
     );
     assert!(
         !quiet.contains("celery@old"),
-        "who has left consumes nothing: {quiet}"
+        "a worker that left consumes nothing: {quiet}"
     );
     let whole = words(&seen);
     assert!(
@@ -215,12 +215,12 @@ async fn trouble_is_told_in_words_with_its_cause_and_comes_first() {
         "{whole}"
     );
 
-    // Down before up, and the application that is in trouble before the one that is not, whatever their names are.
+    // Down comes before up, and an application with a fault before one without, whatever their names are.
     assert!(place(&seen, ">calm</a>") > place(&seen, ">shop</a>"));
     assert!(place(&seen, ">celery@a-lost</a>") < place(&seen, ">celery@w1</a>"));
     assert!(place(&seen, ">mail</a>") < place(&seen, ">celery</a>"));
 
-    // What to do stands on the dashboard, where the link leads.
+    // The dashboard says what to do, and the link leads there.
     let incident = seen
         .split("#incident-")
         .nth(1)
@@ -292,7 +292,7 @@ async fn a_beat_and_a_broker_that_are_away_are_told() {
     let seen = page(&mut browser, "/celery").await;
 
     let whole = words(&seen);
-    // The Beat of the application whose broker is away may hang because of that: the page shows no fault of Beat.
+    // The broker is unreachable, and the Beat of its application may hang because of that. The page therefore shows no fault of Beat.
     assert!(whole.contains("1 Beat and 1 broker are in trouble"), "{whole}");
     assert!(
         whole.contains("down BEAT_DOWN It is silent: nothing is being scheduled."),
@@ -310,7 +310,7 @@ async fn a_beat_and_a_broker_that_are_away_are_told() {
             .unwrap()
             .iter()
             .all(|beat| beat["trouble"].is_null()),
-        "silence is no trouble of what is heard from: {beats}"
+        "silence is not a `trouble`: {beats}"
     );
     harness.stop().await;
 }
@@ -323,7 +323,7 @@ async fn what_was_not_told_yet_says_so_and_the_api_has_it() {
         Caller::with_key(&harness, &harness.ping_key),
     );
     let send = async || {
-        // By its own clock a minute ago.
+        // By the worker's own clock, the task started a minute ago.
         let longest = json!({"task": "shop.resize", "task_id": "1", "started_at": "2026-03-02T00:58:30Z"});
         let events = vec![
             beat("shop"),
@@ -345,7 +345,7 @@ async fn what_was_not_told_yet_says_so_and_the_api_has_it() {
     let workers = caller.get("/api/v1/workers").await;
     assert_eq!(
         workers["workers"][0]["longest"]["started_at"], "2026-03-02T00:59:10Z",
-        "by our clock, as all times that are compared with others"
+        "by the server's clock, as all times that are compared"
     );
     let mut browser = Browser::signed_in(&harness).await;
     let seen = words(&page(&mut browser, "/celery").await);

@@ -1,4 +1,4 @@
-//! The dashboard and the way to it, as a browser sees them. Cookies are carried by hand.
+//! The dashboard and the way to it, as a browser sees them. The tests carry the cookies themselves.
 
 mod sign_in;
 
@@ -9,11 +9,11 @@ use uuid::Uuid;
 
 use crate::harness::{self, Harness};
 
-/// What a browser keeps: its cookies. Tests read redirects and do not follow them.
+/// A browser: it keeps cookies. Tests read redirects and do not follow them.
 pub struct Browser<'a> {
     harness: &'a Harness,
     cookies: Vec<(String, String)>,
-    /// Failures are counted by address: a test that fails on purpose has one of its own.
+    /// The server counts failures by address, so a test that fails on purpose has an address of its own.
     address: Option<String>,
 }
 
@@ -26,7 +26,7 @@ impl<'a> Browser<'a> {
         }
     }
 
-    /// A browser at an address, as a trusted proxy tells it.
+    /// A browser with this address, as a trusted proxy reports it.
     pub fn from(harness: &'a Harness, address: &str) -> Self {
         Self {
             address: Some(address.to_owned()),
@@ -34,7 +34,7 @@ impl<'a> Browser<'a> {
         }
     }
 
-    /// A browser with a session of the first account.
+    /// A browser that is signed in with the first account.
     pub async fn signed_in(harness: &'a Harness) -> Self {
         let mut browser = Self::new(harness);
         let answer = browser.sign_in(&harness.email, &harness.password).await;
@@ -98,7 +98,7 @@ impl<'a> Browser<'a> {
             .body(form.finish())
     }
 
-    /// Opens the sign-in page and fills it in.
+    /// Opens the sign-in page and sends the form.
     pub async fn sign_in(&mut self, email: &str, password: &str) -> Response {
         let page = self.get("/sign-in").await.text().await.unwrap();
         let token = form_token(&page);
@@ -109,7 +109,7 @@ impl<'a> Browser<'a> {
         .await
     }
 
-    /// The dashboard, which must be shown.
+    /// Opens the dashboard, and asserts that the server shows it.
     async fn dashboard(&mut self, path: &str) -> String {
         let answer = self.get(path).await;
         assert_eq!(answer.status(), StatusCode::OK, "GET {path}");
@@ -134,7 +134,7 @@ fn form_token(page: &str) -> String {
     between(page, "name=\"form_token\" value=\"", "\"").to_owned()
 }
 
-/// The row of a monitor, as a person reads it: without tags, blanks made one.
+/// Returns the row of a monitor as a person reads it: without tags, and with single blanks.
 fn row_of(page: &str, name: &str) -> String {
     let row = page
         .split("<tr ")
@@ -242,7 +242,7 @@ async fn a_long_list_goes_on_on_the_next_page_and_loses_nobody() {
     assert_eq!(rows, [200, 200, 50]);
     assert!(
         seen[..9].iter().all(|name| name.ends_with("0.")),
-        "the nine that are down come first: {:?}",
+        "the nine monitors that are down come first: {:?}",
         &seen[..9]
     );
     seen.sort();
@@ -346,7 +346,7 @@ async fn names_are_shown_as_text_whatever_they_hold() {
         assert!(!page.contains(markup), "{markup}");
     }
     assert!(page.contains("alert(") && page.contains("{{ 7 * 7 }}"));
-    // What was typed comes back in the form, as text.
+    // The form shows again what the person typed, as text.
     browser.cookies.clear();
     let again = browser
         .sign_in("\"><script>alert(1)</script>", "x")
@@ -437,7 +437,7 @@ async fn nobody_reads_that_all_is_judged_while_a_lost_process_is_waited_for() {
     let ready = harness
         .wait_for("/readyz", |seen| seen["deployment"]["judging"] == false)
         .await;
-    assert_eq!(ready["ready"], true, "its own work is done");
+    assert_eq!(ready["ready"], true, "the process does its own work");
     assert_eq!(ready["deployment"]["waits_for"], "lost_listener");
     assert_eq!(ready["deployment"]["lost_listeners"], 1);
     assert!(ready["deployment"]["waits_until"].is_string());

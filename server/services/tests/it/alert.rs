@@ -1,4 +1,4 @@
-//! From the outbox to a person.
+//! Alerts on their way from the outbox to a person.
 
 mod acknowledging;
 mod callbacks;

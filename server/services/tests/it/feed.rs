@@ -1,4 +1,4 @@
-//! The change feed: which use cases write what, and what a reader gets.
+//! The change feed: which use cases write which changes, and what a reader receives.
 
 mod reading;
 
@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::alert::rotation::{settings, step};
 use crate::setup::World;
 
-/// A change as the tests compare it: kind, id, what.
+/// A change as the tests compare it: subject kind, subject id, and what changed.
 type Seen = (String, Uuid, String);
 
 fn seen(kind: &str, id: impl Into<Uuid>, what: &str) -> Seen {
@@ -33,12 +33,12 @@ impl World {
             .unwrap()
     }
 
-    /// Up to where the feed is written.
+    /// Returns the sequence number of the newest change.
     async fn position(&self) -> i64 {
         self.changes(None, 1).await.next_after
     }
 
-    /// What was written since a position.
+    /// Returns the changes since a position.
     async fn changed_since(&self, after: i64) -> Vec<Seen> {
         let found = self.changes(Some(after), 500).await;
         assert!(!found.must_reload);
@@ -67,7 +67,7 @@ async fn what_a_person_changes_is_in_the_feed(pool: PgPool) {
         .await
         .unwrap();
     monitor::pause(services, access, job.id).await.unwrap();
-    // Twice is once.
+    // A second pause changes nothing.
     monitor::pause(services, access, job.id).await.unwrap();
     monitor::resume(services, access, job.id).await.unwrap();
     monitor::delete(services, access, coded.id).await.unwrap();
@@ -125,7 +125,7 @@ async fn what_a_person_changes_is_in_the_feed(pool: PgPool) {
         ]
     );
 
-    // What is refused is not written.
+    // A refused request writes no change.
     let start = world.position().await;
     let nobody = deadbeat_domain::ids::MonitorId::generate();
     assert!(monitor::delete(services, access, nobody).await.is_err());
@@ -179,7 +179,7 @@ async fn status_and_incidents_are_in_the_feed_and_plain_pings_are_not(pool: PgPo
         .unwrap();
     world.ping(&job, Success).await;
     world.ping(&job, Fail).await;
-    // It is down: failing again changes nothing.
+    // The monitor is down already, so another failure changes nothing.
     world.ping(&job, Fail).await;
     let failed = incident(1).await;
     assert_eq!(
@@ -204,7 +204,7 @@ async fn what_celery_changes_is_in_the_feed(pool: PgPool) {
 
     world.schedule(&["one", "two"]).await;
     let (one, two) = (world.entry("one").await.id.0, world.entry("two").await.id.0);
-    // The same list, and the same reports, change nothing.
+    // The same list and the same reports again change nothing.
     world.schedule(&["one", "two"]).await;
     world.alive().await;
     let registered = world.changed_since(start).await;
@@ -279,7 +279,7 @@ async fn parts_of_celery_that_report_for_the_first_time_are_in_the_feed(pool: Pg
     for one in &expected {
         assert!(found.contains(one), "{one:?}: {found:?}");
     }
-    // What they report after that changes nothing but samples.
+    // Further reports of these processes change only samples.
     for _ in 0..3 {
         world.advance(5);
         world.alive().await;
@@ -298,7 +298,7 @@ async fn an_incident_that_gets_members_is_in_the_feed(pool: PgPool) {
     assert_eq!(
         world.sweep_after(15).await.down,
         0,
-        "they wait for the verdict on Beat"
+        "the entries wait for the verdict on Beat"
     );
     assert_eq!(world.sweep_after(15).await.down, 1, "Beat");
     let incident: Uuid = sqlx::query_scalar("SELECT id FROM incident")
@@ -358,7 +358,7 @@ async fn plain_pings_do_not_wait_for_a_held_counter(pool: PgPool) {
     let world = World::new(pool).await;
     let job = world.monitor("job").await;
     world.ping(&job, Success).await;
-    // As a process does that was stopped between its last statement and its commit.
+    // A process stopped between its last statement and its commit, and holds its lock.
     let mut held = world.pool.begin().await.unwrap();
     sqlx::query("SELECT last FROM change_counter FOR UPDATE")
         .execute(&mut *held)
@@ -393,7 +393,7 @@ async fn a_healthy_job_writes_nothing_whatever_it_sends(pool: PgPool) {
         world.ping_of(&job, run, Start).await;
         world.ping_of(&job, run, Log).await;
         world.ping_of(&job, run, Success).await;
-        // The same report once more, and one without a run.
+        // The same report comes once more, and one without a run id.
         world.ping_of(&job, run, Success).await;
         world.ping(&job, Success).await;
         world.sweep().await;

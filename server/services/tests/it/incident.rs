@@ -1,4 +1,4 @@
-//! One fault is one incident.
+//! One fault opens one incident.
 
 mod cause;
 mod storm;

@@ -1,4 +1,4 @@
-//! Silence, and when it may be judged.
+//! Silence of monitors, and when the evaluator may judge it.
 
 mod blind_spell;
 mod races;

@@ -1,4 +1,4 @@
-//! Stories of the services: a real PostgreSQL, a clock that stands still, and no sleeping.
+//! Tests of the services with a real PostgreSQL and a stopped clock, and without sleeping.
 
 #![allow(
     clippy::unwrap_used,

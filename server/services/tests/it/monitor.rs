@@ -1,4 +1,4 @@
-//! Signals and monitors.
+//! Signals, and the monitors that receive them.
 
 mod aside;
 mod bounded;

@@ -1,4 +1,4 @@
-//! What keeps Deadbeat itself at work.
+//! Tests of the operation of Deadbeat itself.
 
 mod listening;
 mod migrate;

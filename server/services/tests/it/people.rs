@@ -1,3 +1,3 @@
-//! Who may do what.
+//! Tests of permissions.
 
 mod permission;

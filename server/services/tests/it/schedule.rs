@@ -1,3 +1,3 @@
-//! Zone data that change.
+//! Changes of time zone data.
 
 mod zone_data;

@@ -1,4 +1,4 @@
-//! A project on a database of its own, with the group commit running and an evaluator at hand.
+//! A project on a database of its own, with a running group commit and an evaluator.
 
 use std::sync::Arc;
 
@@ -30,18 +30,18 @@ use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
-/// One project and everything around it.
+/// One project and its surroundings.
 pub struct World {
     pub pool: PgPool,
     pub clock: StoppedClock,
     pub services: Services,
     pub evaluator: Evaluator,
     pub project: ProjectId,
-    /// Everything in the project.
+    /// Access to everything in the project.
     pub access: Access,
     pub bell: Arc<Notify>,
     pub site: Site,
-    /// Ends the group commit with the test.
+    /// Stops the group commit at the end of the test.
     _stop: DropGuard,
 }
 
@@ -53,7 +53,7 @@ pub struct Told {
     pub open: bool,
 }
 
-/// The keys of every server here.
+/// The keyring of every server in these tests.
 pub fn keyring() -> Keyring {
     Keyring::load(&"07".repeat(32), None).unwrap()
 }
@@ -110,7 +110,7 @@ impl World {
         }
     }
 
-    /// Another process's evaluator.
+    /// Returns the evaluator of another process.
     pub fn another_evaluator(&self) -> Evaluator {
         let store = Store::from_pool(self.pool.clone());
         let clock = Arc::new(self.clock.clone());
@@ -123,7 +123,7 @@ impl World {
         )
     }
 
-    /// Another process's group commit.
+    /// Starts the group commit of another process.
     pub fn another_ingest(&self) -> (Ingest, DropGuard) {
         let store = Store::from_pool(self.pool.clone());
         let clock: Arc<dyn Clock> = Arc::new(self.clock.clone());
@@ -135,7 +135,7 @@ impl World {
         (ingest, stop.drop_guard())
     }
 
-    /// Another process's use cases, with their own group commit.
+    /// Starts another process: its use cases, with their own group commit.
     pub fn another_process(&self) -> (Services, DropGuard) {
         let (ingest, stop) = self.another_ingest();
         let store = self.store();
@@ -176,7 +176,7 @@ impl World {
         self.sweep().await
     }
 
-    /// A monitor of a minute with a grace of half a minute.
+    /// A monitor with an interval of a minute and 30 s of grace.
     pub async fn monitor(&self, name: &str) -> Monitor {
         self.monitor_with(name, Change::default()).await
     }
@@ -195,7 +195,7 @@ impl World {
             .unwrap()
     }
 
-    /// One that tells just these channels.
+    /// A monitor that alerts only these channels.
     pub async fn monitor_telling(&self, name: &str, channels: Vec<ChannelId>) -> Monitor {
         let channels = Some(ChannelChoice::These(channels));
         self.monitor_with(
@@ -263,7 +263,7 @@ impl World {
             .await
     }
 
-    /// Sends events as the SDK does, its clock being right.
+    /// Sends events as the SDK does, with a correct clock.
     pub async fn events(&self, events: Vec<Value>) -> Vec<Verdict> {
         let batch = json!({"sent_at": self.now(), "events": events});
         self.batch(batch).await.unwrap()
@@ -273,7 +273,7 @@ impl World {
         self.batch_to(&self.services, batch).await
     }
 
-    /// A batch that this process receives.
+    /// Sends a batch to this process.
     pub async fn batch_to(&self, services: &Services, batch: Value) -> Result<Vec<Verdict>, ServiceError> {
         let batch: EventBatch = serde_json::from_value(batch).unwrap();
         let verdicts = event::accept(services, &self.access, batch, self.now(), None).await?;
@@ -291,7 +291,7 @@ impl World {
         );
     }
 
-    /// An event of that type, now.
+    /// An event of this type that happens now.
     pub fn an_event(&self, kind: &str, mut rest: Value) -> Value {
         let members = rest.as_object_mut().unwrap();
         members.insert("id".to_owned(), json!(Uuid::new_v4()));
@@ -300,13 +300,13 @@ impl World {
         rest
     }
 
-    /// Beat says that it lives: every 10 s, with 20 s of grace.
+    /// Beat sends a heartbeat, with a period of 10 s and 20 s of grace.
     pub async fn alive(&self) {
         let alive = json!({"beat": "shop", "period_seconds": 10.0, "grace_seconds": 20.0, "host": "h1"});
         self.event(self.an_event("beat_alive", alive)).await;
     }
 
-    /// Beat tells its whole schedule: entries of a minute with 5 s of grace.
+    /// Beat reports its whole schedule: entries of a minute with 5 s of grace.
     pub async fn schedule(&self, entries: &[&str]) {
         let entries: Vec<Value> = entries.iter().map(|name| entry(name)).collect();
         self.event(self.an_event("beat_schedule", json!({"beat": "shop", "entries": entries})))
@@ -339,7 +339,7 @@ impl World {
         self.read(monitor.id).await.state.status
     }
 
-    /// All incidents, oldest first.
+    /// Returns all incidents, oldest first.
     pub async fn incidents(&self) -> Vec<Told> {
         let rows: Vec<(Uuid, String, bool)> =
             sqlx::query_as("SELECT subject_id, cause, resolved_at IS NULL FROM incident ORDER BY id")
@@ -351,7 +351,7 @@ impl World {
             .collect()
     }
 
-    /// All deliveries as (alert, channel), oldest first.
+    /// Returns all deliveries as (alert, channel), oldest first.
     pub async fn deliveries(&self) -> Vec<(String, ChannelId)> {
         let rows: Vec<(String, Uuid)> = sqlx::query_as("SELECT alert, channel_id FROM delivery ORDER BY id")
             .fetch_all(&self.pool)
@@ -362,7 +362,7 @@ impl World {
             .collect()
     }
 
-    /// The alerts in the outbox, oldest first, whatever their channels.
+    /// Returns the alerts in the outbox of all channels, oldest first.
     pub async fn alerts(&self) -> Vec<String> {
         self.deliveries()
             .await

@@ -1,4 +1,4 @@
-//! The one statement that writes a batch.
+//! The statement that writes a batch.
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::monitor::ping::PingKind::{Log, Start, Success};
@@ -18,7 +18,7 @@ use crate::setup::{World, at, new_ping, signal};
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn a_pings_update_touches_no_index(options: PgPoolOptions, database: PgConnectOptions) {
-    // One connection: it counts all updates, and reports them on request.
+    // One connection counts all updates, and reports the counts on request.
     let world = World::new(options.max_connections(1).connect_with(database).await.unwrap()).await;
     let monitor = world.monitor("m").await;
     for number in 1..=200 {
@@ -40,7 +40,11 @@ async fn a_pings_update_touches_no_index(options: PgPoolOptions, database: PgCon
     let check = world
         .count("SELECT extract(epoch FROM min(check_after))::bigint FROM monitor")
         .await;
-    assert_eq!(check, at(90).timestamp(), "moved by the sweep, not by pings");
+    assert_eq!(
+        check,
+        at(90).timestamp(),
+        "pings do not move the check; the sweep does"
+    );
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -121,7 +125,7 @@ async fn check_after_moves_earlier_when_it_must_and_later_only_by_the_sweep(pool
     assert_eq!(
         check().await,
         50,
-        "looked at for nothing once, which costs less than an index a ping"
+        "one needless check costs less than an index update for each ping"
     );
     let mut tx = world.begin().await;
     let claimed = monitor::claim_overdue(&mut tx, at(50), 10).await.unwrap();
@@ -168,7 +172,7 @@ impl World {
         claimed.into_iter().map(Result::unwrap).collect()
     }
 
-    /// `check_after`, `deadline_at` and `hold_until` of the only monitor, in seconds.
+    /// Returns `check_after`, `deadline_at` and `hold_until` of the only monitor, in seconds.
     async fn armed(&self) -> [Option<i64>; 3] {
         type Instant = Option<DateTime<Utc>>;
         let instants: (Instant, Instant, Instant) =
@@ -195,7 +199,7 @@ async fn a_hold_moves_the_judgement_and_not_the_deadline_and_a_ping_ends_it(pool
     assert_eq!(
         world.armed().await,
         [Some(190), Some(190), None],
-        "it is due at 160"
+        "the next slot is at 160"
     );
 }
 
@@ -231,7 +235,7 @@ async fn a_hold_that_outlived_its_deadline_is_dropped_and_claims_nobody_for_ever
     let mut monitor = world.monitor("m").await;
     monitor.state.hold_until = Some(at(200));
     world.sweep(&monitor).await;
-    // The last release pauses the monitor: it leaves the hold, which it does not know.
+    // The last release pauses the monitor. It does not know the hold, and leaves it in the row.
     sqlx::query("UPDATE monitor SET status = 'paused', deadline_at = NULL")
         .execute(&world.pool)
         .await
@@ -261,7 +265,7 @@ async fn the_last_release_reads_and_writes_a_held_monitor_as_its_own(pool: PgPoo
         .unwrap();
     };
 
-    // A ping, then a sweep that holds the monitor: it moves the deadline.
+    // A ping of the last release moves the deadline. Its sweep then holds the monitor, which moves the deadline again.
     last_release(160, false).await;
     assert_eq!(world.armed().await, [Some(160), Some(160), Some(200)]);
     last_release(250, true).await;

@@ -1,4 +1,4 @@
-//! Every primary, unique and foreign key of a project's data contains its project, as the migrated database itself says.
+//! Every primary, unique and foreign key of a project's data contains its project. The test reads the keys from the migrated database.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,9 +6,9 @@ use sqlx::PgPool;
 
 use crate::tables::{OF_ALL, OF_HOME, OF_PROJECTS};
 
-/// Unique indexes without a project, and why.
+/// Unique indexes without a project, and the reason for them.
 ///
-/// All are of one kind: the `ON CONFLICT` of the last release names their columns. They go with the release after that.
+/// The `ON CONFLICT` of the last release names the columns of each. The next release can drop these indexes.
 const BEFORE: [&str; 6] = [
     "attempt_before",
     "baseline_before",
@@ -20,7 +20,7 @@ const BEFORE: [&str; 6] = [
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn every_key_of_a_projects_data_contains_the_project(pool: PgPool) {
-    // `indkey` also holds 0 for an expression, which is no column.
+    // `indkey` also contains 0 for an expression, which is not a column.
     let keys: Vec<(String, String, Vec<String>)> = sqlx::query_as(
         "SELECT relation.relname::text, key.relname::text,
             array(SELECT attname::text FROM pg_attribute WHERE attrelid = relation.oid AND attnum = ANY(indkey::int2[]))

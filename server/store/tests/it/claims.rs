@@ -1,4 +1,4 @@
-//! Claims: bounded, oldest first, never shared.
+//! Claims are bounded, take the oldest rows first, and never share a row.
 
 use std::collections::HashSet;
 
@@ -22,7 +22,7 @@ async fn two_claimers_never_share_a_monitor(pool: PgPool) {
     let mine = monitor::claim_overdue(&mut one, at(90), 20).await.unwrap();
     let others = monitor::claim_overdue(&mut two, at(90), 20).await.unwrap();
 
-    assert_eq!((mine.len(), others.len()), (20, 10), "bounded, and the rest");
+    assert_eq!((mine.len(), others.len()), (20, 10), "the limit, and the rest");
     let ids: HashSet<_> = mine
         .into_iter()
         .chain(others)
@@ -156,7 +156,7 @@ async fn two_claimers_never_share_a_beat_nor_a_reminder(pool: PgPool) {
             .0
             .iter()
             .all(|row| row.as_ref().unwrap().0.remind_at == Some(at(3_690 + 3_600))),
-        "moved on by the interval"
+        "the next reminder is an interval later"
     );
 }
 
@@ -171,7 +171,7 @@ async fn a_success_makes_the_sweep_look_later_and_a_failure_not_at_all(pool: PgP
             .unwrap()
             .nearest(),
         Some(at(90)),
-        "lazily: the old one stays"
+        "the old check time stays"
     );
 
     let mut tx = world.begin().await;

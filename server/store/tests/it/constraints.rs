@@ -1,4 +1,4 @@
-//! What the tables themselves hold, whoever writes.
+//! Constraints that the tables enforce, whichever code writes.
 
 use deadbeat_domain::alert::Alert;
 use deadbeat_domain::change::{Transition, Trigger};
@@ -36,7 +36,7 @@ async fn one_subject_has_one_open_incident_whoever_opens_it(pool: PgPool) {
     let (mut one, mut two) = (world.begin().await, world.begin().await);
 
     assert_eq!(open(&mut one, &first).await, [first.id]);
-    // The second one waits for the first to commit, and then finds it.
+    // The second transaction waits for the first one to commit, and then finds its incident.
     let (opened, ()) = tokio::join!(open(&mut two, &second), async { one.commit().await.unwrap() });
     assert_eq!(opened, []);
     let over = |kind| [((world.project, kind, monitor.id.0), at(100))];
@@ -52,7 +52,7 @@ async fn one_subject_has_one_open_incident_whoever_opens_it(pool: PgPool) {
     assert_eq!(
         open(&mut two, &second).await,
         [second.id],
-        "after the first is over"
+        "after the end of the first incident"
     );
     let none = incident::resolve(&mut two, &over(SubjectKind::Beat)).await;
     assert!(none.unwrap().is_empty());
@@ -66,7 +66,7 @@ async fn an_incident_never_ends_before_it_began(pool: PgPool) {
     world.incident(&monitor).await;
     let mut tx = world.begin().await;
 
-    // The ping came in before the deadline, and was written after the verdict.
+    // The ping arrived before the deadline, and was written after the verdict.
     let resolved = incident::resolve(
         &mut tx,
         &[((world.project, SubjectKind::Monitor, monitor.id.0), at(89))],
@@ -119,7 +119,7 @@ async fn what_would_be_a_lie_is_refused_by_name(pool: PgPool) {
             "{statement}"
         );
     }
-    // The index of a day's table has a name of its own.
+    // The index on the table of a day has its own name.
     let twice = refused_by(
         &world,
         "INSERT INTO ping (monitor_id, n, received_at, kind, source, body_bytes)

@@ -1,4 +1,4 @@
-//! The change feed: whoever polls it misses nothing.
+//! The change feed: a reader that polls misses no change.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::setup::{World, at, insert_project};
 
-/// Waiting longer than this is a fault, however busy the machine is.
+/// A longer wait than this is a fault, even on a slow machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn change(project_id: ProjectId, what: ChangeKind) -> Change {
@@ -23,7 +23,7 @@ fn change(project_id: ProjectId, what: ChangeKind) -> Change {
     }
 }
 
-/// A transaction that has noted one change.
+/// Returns a transaction that has noted one change.
 async fn noting(store: &Store, project: ProjectId, what: ChangeKind) -> Tx {
     let mut tx = store.begin().await.unwrap();
     feed::note(&mut tx, [change(project, what)]);
@@ -34,7 +34,7 @@ async fn commit(tx: Tx) {
     tx.commit().await.unwrap();
 }
 
-/// A reader that polls and remembers up to where it has read, as the users of the feed do.
+/// A reader that polls and remembers its position, as users of the feed do.
 struct Poller {
     reader: Reader,
     project: ProjectId,
@@ -69,7 +69,7 @@ impl Poller {
     }
 }
 
-/// Waits until so many transactions wait for a lock.
+/// Waits until this number of transactions wait for a lock.
 async fn waiting(world: &World, count: i64) {
     let wait = async {
         while world
@@ -80,7 +80,9 @@ async fn waiting(world: &World, count: i64) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(LIMIT, wait).await.expect("they wait");
+    tokio::time::timeout(LIMIT, wait)
+        .await
+        .expect("the transactions wait");
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -103,7 +105,7 @@ async fn a_poller_misses_nothing_of_transactions_that_commit_in_reverse_order(po
 async fn a_commit_waits_for_one_that_has_its_sequence_and_is_not_visible_yet(pool: PgPool) {
     let world = World::new(pool).await;
     let mut poller = Poller::new(&world.store, world.project);
-    // The commit of a creation takes as long as the test holds this lock: the transaction has its sequence by then.
+    // A commit with a creation waits for a lock that the test holds. By then, the transaction has its sequence number.
     for statement in [
         "CREATE FUNCTION hold_up() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END $$",
@@ -125,8 +127,8 @@ async fn a_commit_waits_for_one_that_has_its_sequence_and_is_not_visible_yet(poo
     let quick = tokio::spawn(commit(quick));
     waiting(&world, 2).await;
     poller.poll().await;
-    assert_eq!(poller.seen, [], "neither is visible");
-    // Another project's changes do not wait.
+    assert_eq!(poller.seen, [], "neither change is visible");
+    // Changes of another project do not wait.
     let other = insert_project(&world.store).await;
     commit(noting(&world.store, other, ChangeKind::Changed).await).await;
     held.rollback().await.unwrap();
@@ -154,7 +156,7 @@ async fn pollers_beside_many_writers_of_several_projects_see_every_change_once(p
             let (store, mut projects) = (world.store.clone(), projects.clone());
             tokio::spawn(async move {
                 for round in 0..COMMITS as usize {
-                    // Each notes all projects, in an order of its own: their rows are locked in one order all the same.
+                    // Each writer notes changes of all projects in an order of its own. The code locks their rows in one order nevertheless.
                     projects.rotate_left((number + round) % 3);
                     let mut tx = store.begin().await.unwrap();
                     for project in &projects {
@@ -195,7 +197,7 @@ async fn pollers_beside_many_writers_of_several_projects_see_every_change_once(p
         let seen = tokio::time::timeout(LIMIT, poller).await.unwrap().unwrap();
         let sequences: Vec<i64> = seen.iter().map(|(sequence, _)| *sequence).collect();
         assert_eq!(sequences, (1..=all).collect::<Vec<i64>>());
-        // What one transaction notes stays together, in its order.
+        // The changes of one transaction stay together, in their order.
         assert!(
             seen.chunks(2)
                 .all(|pair| pair[0].1 == "status" && pair[1].1 == "changed"),
@@ -212,7 +214,7 @@ async fn a_transaction_writes_its_changes_in_one_statement_each_once(pool: PgPoo
         .map(|_| change(world.project, ChangeKind::Status))
         .collect();
     feed::note(&mut tx, changes.iter().copied());
-    // Again, and another change of the first one.
+    // The transaction notes the same changes again, and another change of the first subject.
     feed::note(&mut tx, changes.iter().copied());
     let changed = Change {
         what: ChangeKind::Changed,
@@ -254,7 +256,7 @@ async fn what_is_rolled_back_takes_no_sequence(pool: PgPool) {
         .rollback()
         .await;
     drop(noting(&world.store, world.project, ChangeKind::Changed).await);
-    // The statement that writes the feed fails: nothing of the transaction happened.
+    // The statement that writes the feed fails, so the whole transaction fails.
     sqlx::query("ALTER TABLE change ADD CONSTRAINT change_refused CHECK (what <> 'deleted')")
         .execute(&world.pool)
         .await
@@ -310,7 +312,7 @@ async fn a_deleted_project_takes_its_changes_along_also_those_that_are_being_wri
     assert_eq!(
         feed::newest(&world.store.reader(), other).await.unwrap(),
         1,
-        "the other project's stay"
+        "the other project's changes stay"
     );
 }
 

@@ -1,4 +1,4 @@
-//! Statements do what their names say: a real PostgreSQL, no mocks, no sleeping.
+//! Tests of statements with a real PostgreSQL, and without mocks or sleeping.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! The schema comes from nothing, once.
+//! Migrations build the schema from an empty database, once.
 
 use deadbeat_store::{MIGRATOR, Store, StoreError};
 use sqlx::PgPool;

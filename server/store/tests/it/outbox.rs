@@ -1,4 +1,4 @@
-//! Deliveries: claimed in order, leased, settled once.
+//! Deliveries are claimed in order, leased, and settled once.
 
 use deadbeat_domain::alert::Alert;
 use deadbeat_domain::ids::{ChannelId, DeliveryId, ProjectId};
@@ -11,14 +11,14 @@ use uuid::Uuid;
 
 use crate::setup::{World, at};
 
-/// Looks for channels with something due at `now`.
+/// Searches for channels with a delivery that is due at `now`.
 async fn due(world: &World, now: i64, full: &[ProjectId], steps: i32, enough: i32) -> Steps {
     claim::due_channels(&world.store.reader(), at(now), claim::START, full, steps, enough)
         .await
         .unwrap()
 }
 
-/// Leases at most so many deliveries of each channel for a minute.
+/// Leases at most the given number of deliveries of each channel for a minute.
 async fn lease(world: &World, tx: &mut Tx, now: i64, channels: &[(ChannelId, i64)]) -> Vec<Claimed> {
     let shares: Vec<Share> = channels
         .iter()
@@ -31,7 +31,7 @@ async fn lease(world: &World, tx: &mut Tx, now: i64, channels: &[(ChannelId, i64
     claim::claim(tx, at(now), at(now + 60), &shares).await.unwrap()
 }
 
-/// Claims what is due at `now` with a lease of a minute: (delivery, lease, attempt).
+/// Claims deliveries that are due at `now` with a lease of a minute. Returns (delivery, lease, attempt).
 async fn claim(world: &World, now: i64) -> Vec<(DeliveryId, Uuid, i32)> {
     let steps = due(world, now, &[], 100, 100).await;
     let channels: Vec<_> = steps.channels.iter().map(|one| (one.channel_id, 10)).collect();
@@ -73,7 +73,7 @@ async fn the_alerts_of_an_incident_go_to_a_channel_one_after_the_other(pool: PgP
     assert_eq!(
         second.iter().map(|(id, ..)| *id).collect::<Vec<_>>(),
         [resolved[0]],
-        "the other channel's waits for its first"
+        "the other channel's all-clear waits for its first alert"
     );
     let retried = claim(&world, 100).await;
     assert_eq!(
@@ -107,7 +107,7 @@ async fn a_lost_lease_settles_nothing(pool: PgPool) {
     assert_eq!((again, attempt), (id, 2), "due again when the lease has ended");
     assert!(
         !settle(&world, id, slow, Settle::Dead, 151).await,
-        "the slow one comes too late"
+        "the slow process has lost its lease"
     );
     assert!(settle(&world, id, fresh, Settle::Sent, 152).await);
     assert!(
@@ -204,12 +204,12 @@ async fn a_look_steps_from_channel_to_channel_and_goes_on_where_it_ended(pool: P
     assert_eq!(
         found(&full),
         channels[..1],
-        "the rest of a full project is stepped over"
+        "the rest of a full project is skipped"
     );
     assert_eq!(
         (found(&early), early.next),
         (Vec::new(), Some((world.project, channels[1]))),
-        "nothing is due, and the look ends all the same"
+        "nothing is due, and the search still ends"
     );
     let place = enough.next.unwrap();
     let rest = claim::due_channels(&world.store.reader(), at(90), place, &[], 100, 100)
@@ -239,7 +239,7 @@ async fn each_channel_gives_its_oldest_up_to_its_share(pool: PgPool) {
     assert_eq!((of(&second, slow).len(), of(&second, quick).len()), (2, 0));
 }
 
-/// A claim reads 200 all-clears of a channel. More of them wait for their first alert, which is tried again in an hour.
+/// A claim reads 200 all-clears of a channel. More of them wait for their first alert, which is retried in an hour.
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn alerts_that_wait_for_others_hide_no_new_one(pool: PgPool) {
     let world = World::new(pool).await;
@@ -249,7 +249,7 @@ async fn alerts_that_wait_for_others_hide_no_new_one(pool: PgPool) {
     let [first] = world.enqueue(Some(incident), Alert::Opened, &[channel]).await[..] else {
         panic!("one delivery")
     };
-    // The same for 300 more incidents.
+    // 300 more incidents get the same rows.
     sqlx::query(
         "WITH incidents AS (
             INSERT INTO incident (id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at)
@@ -286,11 +286,11 @@ async fn quotas_are_counted_apart_and_go_when_their_window_ends(pool: PgPool) {
         quota::write(&mut tx, counted, &allowance).await.unwrap();
     }
 
-    // Each is as it was written.
+    // Each allowance is read as it was written.
     let mut again = quota::lock(&mut tx, &tests, at(159)).await.unwrap();
     assert_eq!((again.used, again.ends_at), (2, at(160)));
     assert_eq!(again.take(1, 2, tests.window(), at(159)), 0);
-    // Windows that have ended go, so many at a time.
+    // The sweep removes windows that have ended, up to a limit.
     assert_eq!(quota::remove_ended(&mut tx, at(159), 10).await.unwrap(), 0);
     assert_eq!(quota::remove_ended(&mut tx, at(160), 10).await.unwrap(), 1);
     let day_later = at(101 + 86_400);

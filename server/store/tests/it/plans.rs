@@ -1,4 +1,4 @@
-//! Statements go by index, also while PostgreSQL believes that a table is small.
+//! Statements use indexes, even while PostgreSQL's statistics say that a table is small.
 
 use std::time::Duration;
 
@@ -31,11 +31,11 @@ async fn a_plan_of_a_small_table_does_not_read_the_whole_grown_one(
         assert_eq!(found.unwrap().len(), 1);
         tx.commit().await.unwrap();
     };
-    // PostgreSQL keeps one plan for all parameters from the sixth time on.
+    // From the sixth execution on, PostgreSQL keeps one plan for all parameters.
     for _ in 0..10 {
         lock().await;
     }
-    // A Beat registers its schedule. Nothing has analyzed the table yet.
+    // A Beat registers its schedule. PostgreSQL has not analyzed the table yet.
     sqlx::query(
         "INSERT INTO monitor (id, project_id, ping_id, slug, name, tags, schedule, grace_seconds, all_channels, status, created_at,
             updated_at, delay_seconds)
@@ -51,7 +51,7 @@ async fn a_plan_of_a_small_table_does_not_read_the_whole_grown_one(
         lock().await;
     }
 
-    // PostgreSQL counts what a connection read when that ends, at the latest.
+    // PostgreSQL counts the rows that a connection read when the connection ends, or earlier.
     store.close().await;
     let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'deadbeat'";
     let ended = async {

@@ -1,4 +1,4 @@
-//! Rows to begin with.
+//! Rows that the tests start with.
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::alert::Alert;
@@ -32,7 +32,7 @@ pub struct World {
     pub project: ProjectId,
 }
 
-/// Seconds after a Thursday noon.
+/// The time that many seconds after a Thursday noon.
 pub fn at(seconds: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_768_478_400 + seconds, 0).unwrap()
 }
@@ -48,7 +48,7 @@ impl World {
         self.store.begin().await.unwrap()
     }
 
-    /// A monitor of a minute with half a minute of grace, up, due at 60 and down at 90.
+    /// A monitor with an interval of a minute and 30 s of grace. It is up, due at 60, and down at 90.
     pub async fn monitor(&self, slug: &str) -> Monitor {
         let expectation = Expectation {
             schedule: Schedule::interval(60.0).unwrap(),
@@ -85,7 +85,7 @@ impl World {
         monitor
     }
 
-    /// Takes a ping in as the group commit does.
+    /// Receives a ping as the group commit does.
     pub async fn ping(&self, monitor: &Monitor, kind: PingKind, seconds: i64) {
         let mut tx = self.begin().await;
         let rows = deadbeat_store::monitor::lock_for_signals(
@@ -206,7 +206,7 @@ pub fn new_alert(project_id: ProjectId, message: Message, channels: &[ChannelId]
     }
 }
 
-/// What an alert says: the test of a channel, or that something happened to an incident.
+/// A message: the test of a channel, or a report about an incident.
 pub fn message(incident: Option<IncidentId>, alert: Alert) -> Message {
     let event = |id| {
         Box::new(IncidentEvent {

@@ -1,7 +1,7 @@
-//! Every statement names the project of the rows that it touches.
+//! Every statement names the project of the rows that it reads or writes.
 //!
-//! The query data of the SQL macros holds the text of every statement. A small reader (not a grammar of SQL) splits a text into its queries
-//! and finds, for each table of a project's data in them, whether a condition or an insert names the column `project_id` of that table.
+//! The query data of the SQL macros contain the text of every statement. A small reader (not a grammar of SQL) splits a text into its queries. It
+//! finds, for each table of a project's data in them, whether a condition or an insert names the column `project_id` of that table.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -10,10 +10,10 @@ use serde_json::Value;
 
 use crate::tables::of_projects;
 
-/// A part of a statement, with single spaces, and the tables whose project the statement leaves out.
+/// A part of a statement, with single spaces, and the tables whose project this part may leave out.
 type Exception = (&'static str, &'static [&'static str]);
 
-/// The evaluator, the delivery loop or the retention takes the next rows of all projects. Each row then says whose it is.
+/// Statements by which the evaluator, the delivery loop or the retention takes the next rows of all projects. Each row then names its project.
 const TAKE_OF_ALL: &[Exception] = &[
     (
         "(SELECT min(tell_at) FROM blind_notice WHERE tell_at IS NOT NULL) AS notice",
@@ -110,7 +110,7 @@ const TAKE_OF_ALL: &[Exception] = &[
     ("DELETE FROM queue WHERE (project_id, id) IN", &["queue"]),
 ];
 
-/// Figures about the whole deployment.
+/// Statements that count rows of the whole deployment.
 const FIGURES_OF_ALL: &[Exception] = &[
     (
         "AS oldest_check, outbox.pending AS",
@@ -120,7 +120,7 @@ const FIGURES_OF_ALL: &[Exception] = &[
         "(SELECT max(swept_at) FROM evaluator) AS last_sweep_at",
         &["delivery", "monitor"],
     ),
-    // Which keys seal channels, and how many channels none seals: one keyring opens the channels of all projects.
+    // Counts the channels for each key, and those without a key: one keyring opens the channels of all projects.
     ("SELECT sealed ->> 'key' AS key_id, count(*)", &["channel"]),
     (
         "FROM channel WHERE sealed IS NULL OR signing_secret IS NOT NULL",
@@ -128,7 +128,7 @@ const FIGURES_OF_ALL: &[Exception] = &[
     ),
 ];
 
-/// A secret names the row: a ping URL, or the link of a confirmation mail. The row says whose it is.
+/// Statements with a secret that names the row: a ping URL, or the link in a confirmation mail. The row names its project.
 const NAMED_BY_SECRET: &[Exception] = &[
     (
         "WHERE ping_id = ANY($1) OR id = ANY($2) ORDER BY id FOR UPDATE",
@@ -145,7 +145,7 @@ const NAMED_BY_SECRET: &[Exception] = &[
     ),
 ];
 
-/// A word, a symbol, or what stands in parentheses.
+/// A word, a symbol, or a group in parentheses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Node {
     Word(String),
@@ -166,7 +166,7 @@ impl Node {
     }
 }
 
-/// Splits a statement into nodes. Comments go; a literal becomes a symbol.
+/// Splits a statement into nodes. Drops comments, and turns a literal into a symbol.
 fn read(text: &str) -> Vec<Node> {
     let mut open: Vec<Vec<Node>> = vec![Vec::new()];
     let mut rest = text.chars().peekable();
@@ -215,10 +215,10 @@ fn is_query(nodes: &[Node]) -> bool {
     }
 }
 
-/// The tables of projects' data whose project a statement leaves out, and those whose `ON CONFLICT` does.
+/// Returns the tables of projects' data whose project a statement leaves out, and the tables whose `ON CONFLICT` leaves it out.
 fn unnamed(nodes: &[Node]) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    // UNION and the like join queries that each stand alone.
+    // UNION and similar words join queries. Each query must name its projects.
     for query in nodes.split(|node| ["union", "intersect", "except"].iter().any(|word| node.is(word))) {
         if is_query(query) {
             look(query, &mut found);
@@ -232,7 +232,7 @@ fn unnamed(nodes: &[Node]) -> BTreeSet<String> {
     found
 }
 
-/// Words that end the list of tables, or what a condition says.
+/// Words that end the list of tables or a condition.
 const CLAUSES: [&str; 19] = [
     "select",
     "where",
@@ -277,7 +277,7 @@ fn look(query: &[Node], found: &mut BTreeSet<String>) {
                 (is_list, is_condition, begins_table) = (true, false, true);
             }
             Node::Word(word) if word == "using" => {
-                // DELETE … USING names tables, JOIN … USING (…) columns of both sides.
+                // DELETE … USING names tables, and JOIN … USING (…) names columns of both sides.
                 match query.get(place + 1) {
                     Some(Node::Group(columns)) if !is_query(columns) => {
                         if columns.iter().any(|column| column.is("project_id")) {
@@ -354,7 +354,7 @@ fn look(query: &[Node], found: &mut BTreeSet<String>) {
     }
 }
 
-/// Notes whose `project_id` a part of a condition names. None: it does not say whose.
+/// Notes the tables whose `project_id` a part of a condition names. None: the column has no table name.
 fn note_named(
     nodes: &[Node],
     dot: Option<&Node>,
@@ -429,10 +429,7 @@ fn every_statement_names_the_project_of_its_rows() {
         faults.len(),
         faults.join("\n")
     );
-    assert!(
-        stale.is_empty(),
-        "exceptions of which no statement has need: {stale:#?}"
-    );
+    assert!(stale.is_empty(), "exceptions that no statement needs: {stale:#?}");
 }
 
 #[test]

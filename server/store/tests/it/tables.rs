@@ -1,8 +1,8 @@
-//! Which tables hold a project's data. A new table belongs to one of these lists.
+//! Lists of tables, which say whose data a table holds. A new table must be in one of these lists.
 
 use std::collections::BTreeSet;
 
-/// Tables that hold a project's data: their rows would lie with their project on one of several databases.
+/// Tables that hold a project's data. With several databases, their rows would be in the database of their project.
 pub const OF_PROJECTS: &[&str] = &[
     "attempt",
     "baseline",
@@ -38,8 +38,8 @@ pub const OF_PROJECTS: &[&str] = &[
     "worker",
 ];
 
-/// Tables that say who may do what. They stay in one database, which knows where each project lies: a key or a session is looked for there
-/// before its project is known.
+/// Tables for permissions. They stay in one database, which knows the database of each project: a key or a session is read before its project is
+/// known.
 pub const OF_HOME: &[&str] = &[
     "account",
     "api_key",
@@ -61,7 +61,7 @@ pub const OF_ALL: &[&str] = &[
     "zone_data",
 ];
 
-/// The tables of projects, to look a name up.
+/// Returns the tables of projects, for look-ups by name.
 pub fn of_projects() -> BTreeSet<&'static str> {
     OF_PROJECTS.iter().copied().collect()
 }

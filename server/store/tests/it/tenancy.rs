@@ -1,4 +1,4 @@
-//! One project can never see or change what is another's (DESIGN 11.4).
+//! A project can never see or change another project's data (DESIGN 11.4).
 
 use deadbeat_domain::alert::Alert;
 use deadbeat_domain::celery::switch::Switch;
@@ -93,7 +93,7 @@ async fn nothing_is_read_with_another_projects_id(pool: PgPool) {
     let sent = world.enqueue(Some(open.id), Alert::Opened, &[told]).await[0];
     let reader = world.store.reader();
 
-    // With its own project's id each of them finds something: the test would prove nothing otherwise.
+    // With its own project's id, each statement finds something; otherwise, the test would prove nothing.
     for (project, finds) in [(world.project, true), (other, false)] {
         let mut tx = world.begin().await;
         let found = [
@@ -286,7 +286,7 @@ async fn nothing_is_changed_with_another_projects_id(pool: PgPool) {
             .await
             .unwrap(),
         [(owned.id, told)],
-        "its choice of channels stays"
+        "the monitor's choice of channels stays"
     );
     assert!(api_key::by_digest(&reader, &[7; 32]).await.unwrap().is_some());
     assert!(api_key::list(&reader, other, page()).await.unwrap().is_empty());

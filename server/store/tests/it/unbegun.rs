@@ -1,4 +1,4 @@
-//! Runs that nobody has taken: a project has so many notes at most, and takes none from another one.
+//! Runs that no worker has received: a project has a limited number of notes, and takes none from another project.
 
 use chrono::TimeDelta;
 use deadbeat_domain::ids::{MonitorId, ProjectId};

@@ -1,9 +1,9 @@
-//! The keys of projects come into a database that is in use: old rows are kept, and the code of the last release goes on beside the new one.
+//! The migration adds project keys to a database in use. It keeps old rows, and the code of the last release works beside the new code.
 
 use deadbeat_store::MIGRATOR;
 use sqlx::PgPool;
 
-/// Rows as the last release wrote them: of one project, with a monitor that is gone and is not purged yet.
+/// Rows of one project, as the last release wrote them. One monitor is deleted and not yet purged.
 const ROWS: &str = "
     INSERT INTO project (id, name, created_at) VALUES ('00000000-0000-0000-0000-00000000000a', 'p', now());
     INSERT INTO monitor (id, project_id, ping_id, slug, name, tags, schedule, grace_seconds, all_channels, status, created_at, updated_at)
@@ -19,7 +19,7 @@ const ROWS: &str = "
         'test', '{}', 'sent', now(), now());
 ";
 
-/// What the last release writes into the tables whose rows named no project: its `ON CONFLICT`, and its columns.
+/// Statements of the last release for the tables whose rows named no project, with its `ON CONFLICT` and its columns.
 const WRITES: &str = "
     INSERT INTO ping (monitor_id, n, received_at, kind, source, body_bytes)
     SELECT id, n, now() - interval '1 day' * n, 'success', 'http', 1 FROM monitor, generate_series(1, 9) AS n;
@@ -41,7 +41,7 @@ const WRITES: &str = "
     ON CONFLICT (subject_kind, subject_id) WHERE resolved_at IS NULL DO NOTHING;
 ";
 
-/// How many rows each table has, and how many of them name the project.
+/// Returns the number of rows of each table, and the number of those that name the project.
 async fn rows(pool: &PgPool) -> Vec<(&'static str, i64, i64)> {
     let tables = [
         (
@@ -98,7 +98,7 @@ async fn old_rows_get_their_project_and_what_a_deleted_monitor_left_goes(pool: P
 
     MIGRATOR.run(&pool).await.unwrap();
 
-    // Those of the deleted monitor are gone: its pings, its run, its membership.
+    // The rows of the deleted monitor are removed: its pings, its run and its membership.
     let wanted = [
         ("ping", 9, 9),
         ("ping_body", 9, 9),
@@ -123,7 +123,7 @@ async fn the_code_of_the_last_release_writes_what_it_wrote_into_the_new_keys(poo
     sqlx::raw_sql(ROWS).execute(&pool).await.unwrap();
 
     sqlx::raw_sql(WRITES).execute(&pool).await.unwrap();
-    // The same once more, but for what conflicts with itself.
+    // The same statements run again, except those without an `ON CONFLICT`.
     let again: String = WRITES
         .split_inclusive(';')
         .filter(|statement| statement.contains("ON CONFLICT"))
@@ -145,7 +145,7 @@ async fn the_code_of_the_last_release_writes_what_it_wrote_into_the_new_keys(poo
         ("incident", 1, 1),
     ];
     assert_eq!(rows(&pool).await, wanted);
-    // A monitor that it deletes leaves its key to be purged.
+    // The last release deletes a monitor, and a row for the purge stays.
     sqlx::raw_sql("DELETE FROM monitor WHERE id::text LIKE '%2'")
         .execute(&pool)
         .await

@@ -1,4 +1,4 @@
-//! The secrets of channels on the way out: no answer and no page has one, whatever kind the channel is.
+//! No answer and no page contains a secret of a channel, whatever its kind.
 
 use std::net::TcpListener;
 
@@ -13,10 +13,11 @@ use crate::contract::Caller;
 use crate::harness::{self, Harness, LIMIT};
 use crate::web_dashboard::Browser;
 
-/// A part of every secret here.
+/// A part of every secret in these tests.
 const MARK: &str = "S3CRETmarkS3CRET";
 
-/// A new channel of a kind by its page in the documents, each secret with [`MARK`] in it, and each address of the web on this machine.
+/// Returns an example of a new channel from the documentation of its kind. Each secret contains [`MARK`], and each web address points to this
+/// machine.
 fn marked(kind: &dyn Kind, receiver: &Receiver) -> Value {
     let pages = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/channels");
     let page = std::fs::read_to_string(format!("{pages}/{}.md", kind.name())).unwrap();
@@ -45,7 +46,7 @@ fn marked(kind: &dyn Kind, receiver: &Receiver) -> Value {
     new
 }
 
-/// Every answer and page in which a channel, a delivery or a message could be.
+/// Returns every answer and page that could contain a channel, a delivery or a message.
 async fn everything(harness: &Harness, caller: &Caller<'_>) -> Vec<(String, String)> {
     let mut paths: Vec<String> = ["channels", "deliveries", "incidents", "monitors"]
         .map(|list| format!("/api/v1/{list}"))
@@ -83,7 +84,7 @@ async fn no_answer_and_no_page_has_a_secret_of_any_kind() {
         let at = format!("/api/v1/channels/{}", written["id"].as_str().unwrap());
         let secret = written["signing_secret"].as_str().map(str::to_owned);
         let shown = &written["settings"];
-        // A kind may offer several ways, each with a secret of its own.
+        // A kind may offer several ways to send, each with a secret of its own.
         let given = kind
             .secrets()
             .iter()
@@ -96,7 +97,7 @@ async fn no_answer_and_no_page_has_a_secret_of_any_kind() {
                 kind.name()
             );
         }
-        // A wrong neighbour makes the server speak of the settings.
+        // An unknown setting makes the server answer with a fault of the settings.
         let mut odd = new["settings"].clone();
         odd["carrier_pigeon"] = json!(true);
         let refused = caller.json(Method::PATCH, &at, &json!({"settings": odd})).await;
@@ -110,7 +111,7 @@ async fn no_answer_and_no_page_has_a_secret_of_any_kind() {
         assert_eq!(
             kept.status,
             StatusCode::OK,
-            "{}: its own masks are taken",
+            "{}: the server accepts its own masks",
             kind.name()
         );
         for text in [&refused.json, &wrong.json, &kept.json] {
@@ -168,7 +169,7 @@ async fn a_server_without_the_key_says_which_one_is_missing_and_goes_on() {
             .bearer_auth(&harness.api_key)
     };
 
-    // It takes pings and reads, and is ready.
+    // The server without the key receives pings, answers reads, and is ready.
     let shown: Value = other(Method::GET, &at)
         .send()
         .await
@@ -215,7 +216,7 @@ async fn a_server_without_the_key_says_which_one_is_missing_and_goes_on() {
         StatusCode::CREATED
     );
     app.stop().await;
-    // The server with the key delivers.
+    // The server with the key delivers the alert.
     caller.call(Method::POST, &format!("{at}/test")).await;
     assert_eq!(receiver.wait_for(1, LIMIT).await[0].path, "/hooks/0123456789");
     harness.stop().await;

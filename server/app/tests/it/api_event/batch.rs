@@ -1,4 +1,4 @@
-//! A batch: what is refused of it, and that the rest is not spoilt.
+//! Batches of events: which events the server refuses, and that it accepts the rest.
 
 use std::io::Write;
 
@@ -12,7 +12,7 @@ use super::{accepted, batch_of, by_entry, entry, event, every, path, run, schedu
 use crate::contract::Caller;
 use crate::harness;
 
-/// Events that cannot be taken.
+/// Returns events that the server must refuse.
 fn bad_events() -> Vec<Value> {
     let alive = |fields: Value| event("beat_alive", fields);
     let finished = |fields: Value| run("run_finished", "a", Uuid::new_v4(), fields);
@@ -208,7 +208,7 @@ async fn an_entry_that_nobody_registered_is_said_so_and_a_bad_entry_spoils_no_ot
     );
     let monitors = caller.pages("/api/v1/monitors", 50).await;
     assert_eq!(monitors.len(), 2);
-    // One that was known stays as it was: what cannot be read is no reason to forget it.
+    // A known entry stays unchanged: an unreadable entry is no reason to retire its monitor.
     let known = by_entry(&caller, "known").await;
     assert_eq!(
         (&known["retired_at"], &known["schedule"]),
@@ -321,7 +321,7 @@ async fn a_batch_may_be_compressed_and_a_bomb_is_refused() {
         ),
         ("as large as allowed", "gzip", gzip(&most), 200, ""),
         (
-            "one byte more",
+            "one byte too large",
             "gzip",
             gzip(&[&most[..], b" "].concat()),
             413,

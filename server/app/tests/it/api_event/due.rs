@@ -1,4 +1,4 @@
-//! Beat says when the entries that it has just sent are next due. The rules of a hint are proved in `services/tests/it/celery/beat/due_hint.rs`.
+//! Beat reports when the entries that it has just sent are next due. `services/tests/it/celery/beat/due_hint.rs` tests the rules of a hint.
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -8,10 +8,10 @@ use super::{accepted, batch_of, by_entry, entry, event, every, path, run, schedu
 use crate::contract::{Caller, dump};
 use crate::harness;
 
-/// When the batches of these tests are sent, by every clock.
+/// The time at which these tests send their batches, by every clock.
 const NOW: &str = "2026-03-02T01:00:10Z";
 
-/// An entry that only Beat can compute, with a minute of grace.
+/// An entry with a minute of grace whose schedule only Beat can compute.
 fn by_rule(name: &str, next_due_at: Value) -> Value {
     json!({"name": name, "schedule": {"kind": "hint", "class": "rrule", "text": "FREQ=HOURLY"}, "grace_seconds": 60,
         "next_due_at": next_due_at})
@@ -25,7 +25,7 @@ fn one(name: &str, next_due_at: Value) -> Value {
     due(json!([{"name": name, "next_due_at": next_due_at}]))
 }
 
-/// By the clock of the server, whatever the batch of the other tests says.
+/// Sends a batch at the time of the server's clock, whatever time the batches of the other tests have.
 async fn accepted_at(sdk: &Caller<'_>, now: &str, events: &[Value]) {
     let mut batch = batch_of(events);
     batch["sent_at"] = json!(now);
@@ -65,14 +65,14 @@ async fn what_beat_alone_can_compute_lives_by_its_word() {
     assert_eq!(
         due_and_deadline(&untold),
         (Value::Null, Value::Null),
-        "nobody has said when"
+        "Beat has sent no hint"
     );
     assert_eq!(untold["status"], "new");
     moved_to("2026-03-02T12:00:00Z");
     harness.swept(&clock).await;
     assert!(caller.pages("/api/v1/incidents", 5).await.is_empty());
 
-    // Its word arms; its run satisfies; what it said meanwhile holds.
+    // Beat's hint arms the entry, its run satisfies the slot, and a hint that came meanwhile holds.
     let now = "2026-03-02T12:30:00Z";
     moved_to(now);
     accepted_at(&sdk, now, &[one("statement", json!("2026-03-02T13:00:00Z"))]).await;
@@ -85,7 +85,7 @@ async fn what_beat_alone_can_compute_lives_by_its_word() {
     assert_eq!(
         due_and_deadline(&caller.get(&at).await),
         thirteen,
-        "sent is not run"
+        "the run was sent, but has not ended"
     );
     let ended = run(
         "run_finished",
@@ -101,7 +101,7 @@ async fn what_beat_alone_can_compute_lives_by_its_word() {
     );
     assert_eq!(satisfied["status"], "up");
 
-    // The next one is sent and never run, while Beat goes on.
+    // Beat sends the next run, which never starts. Beat goes on.
     let now = "2026-03-02T14:00:01Z";
     moved_to(now);
     accepted_at(&sdk, now, &[one("statement", json!("2026-03-02T15:00:00Z"))]).await;
@@ -109,7 +109,7 @@ async fn what_beat_alone_can_compute_lives_by_its_word() {
     harness.swept(&clock).await;
     assert!(
         caller.pages("/api/v1/incidents", 5).await.is_empty(),
-        "a moment to be written is left"
+        "the ping may still be written"
     );
     for now in [
         "2026-03-02T14:01:01Z",
@@ -127,7 +127,7 @@ async fn what_beat_alone_can_compute_lives_by_its_word() {
         );
     }
 
-    // It runs again, and Beat says that it was the last time.
+    // The entry runs again, and Beat reports that this was the last run.
     let now = "2026-03-02T17:00:01Z";
     moved_to(now);
     let ended = run(
@@ -183,13 +183,13 @@ async fn beats_word_wins_over_the_arithmetic_of_what_can_be_computed() {
         by_entry(&caller, "often").await["next_due_at"],
         "2026-03-02T01:05:00Z"
     );
-    // Further than the slot after next, or past: not believed.
+    // Deadbeat does not trust a hint that lies in the past, or after the slot after next.
     for odd in [json!("2026-03-04T03:00:00Z"), json!("2026-03-02T00:30:00Z")] {
         accepted(&sdk, &[one("nightly", odd.clone())]).await;
         let monitor = by_entry(&caller, "nightly").await;
         assert_eq!(monitor["next_due_at"], "2026-03-02T02:30:00Z", "{odd}");
     }
-    // A one-off that was sent is not expected again, whatever its crontab says.
+    // A one-off entry that Beat has sent is not expected again, whatever its crontab says.
     accepted(&sdk, &[one("nightly", Value::Null)]).await;
     assert_eq!(
         due_and_deadline(&by_entry(&caller, "nightly").await),
@@ -208,14 +208,14 @@ async fn an_entry_of_the_sun_is_armed_at_once_and_by_beats_word() {
     let sunset = json!({"kind": "solar", "event": "sunset", "latitude": 52.52, "longitude": 13.405});
     accepted(&sdk, &[schedule(&[entry("lights", sunset)])]).await;
 
-    // The sun's time depends a little on when it is asked for, as PyEphem's does; the second does not.
+    // The computed time of the sun depends slightly on the time of the computation, as in PyEphem. The second does not depend on it.
     let due_at = async || by_entry(&caller, "lights").await["next_due_at"].as_str().unwrap()[..19].to_owned();
     assert_eq!(due_at().await, "2026-03-02T16:47:03");
     assert!(by_entry(&caller, "lights").await["deadline_at"].is_string());
-    // Beat's own reckoning is a few seconds off ours: the same sunset is meant.
+    // Beat's time differs by a few seconds from the server's. Both mean the same sunset.
     accepted(&sdk, &[one("lights", json!("2026-03-02T16:47:10Z"))]).await;
     assert_eq!(due_at().await, "2026-03-02T16:47:03");
-    // Minutes off, it knows better.
+    // When Beat's time differs by minutes, Beat's time counts.
     accepted(&sdk, &[one("lights", json!("2026-03-02T15:00:00Z"))]).await;
     assert_eq!(due_at().await, "2026-03-02T15:00:00");
     harness.stop().await;
@@ -230,7 +230,7 @@ async fn the_times_of_a_clock_that_is_wrong_are_put_right() {
     );
     accepted(&sdk, &[schedule(&[by_rule("a", Value::Null)])]).await;
 
-    // By this Beat's clock it is an hour later.
+    // By this Beat's clock, the time is an hour later.
     accepted_at(
         &sdk,
         "2026-03-02T02:00:10Z",
@@ -316,7 +316,7 @@ async fn a_bad_word_is_rejected_alone() {
         (due(json!([["a", null]])), "invalid_event"),
         (due(json!([{"next_due_at": null}])), "invalid_event"),
         (due(json!([{"name": null, "next_due_at": null}])), "invalid_event"),
-        // Left out is not "never": it would disarm by a slip of the pen.
+        // A missing field does not mean "never": otherwise a typing mistake would disarm the entry.
         (due(json!([{"name": "a"}])), "invalid_event"),
         (due(json!([{"name": "a", "next_due": null}])), "invalid_event"),
         (one("a", json!("soon")), "invalid_event"),
@@ -377,7 +377,7 @@ async fn a_word_at_the_ends_of_the_calendar_does_no_harm() {
     harness.stop().await;
 }
 
-/// Accepted, though the contract does not know years of six digits.
+/// The server accepts these events, although the contract does not know years with six digits.
 async fn accepted_loosely(sdk: &Caller<'_>, events: &[Value]) {
     for result in send(sdk, events).await {
         assert_eq!(result["status"], "accepted", "{result}");
@@ -400,7 +400,7 @@ async fn a_beat_of_the_same_name_in_another_project_is_told_nothing() {
     accepted(&sdk, &[schedule(&[by_rule("a", ours.clone())])]).await;
     let before = dump(&harness).await;
 
-    // Before the other project has such a Beat, and when it has.
+    // The other project sends hints before it has such a Beat, and after that.
     accepted(&their_sdk, &[one("a", later.clone())]).await;
     assert_eq!(dump(&harness).await, before);
     accepted(&their_sdk, &[schedule(&[by_rule("a", Value::Null)])]).await;

@@ -1,4 +1,4 @@
-//! `/api/v1/events`: what the SDK tells of Beat and its runs, each event with a verdict of its own.
+//! `/api/v1/events`: the SDK reports Beat and its runs, and each event gets a verdict of its own.
 
 mod batch;
 mod due;
@@ -22,7 +22,7 @@ pub fn event(kind: &str, fields: Value) -> Value {
     event
 }
 
-/// A batch that was sent ten seconds after its events.
+/// A batch that the client sent ten seconds after its events.
 pub fn batch_of(events: &[Value]) -> Value {
     json!({"sdk": {"name": "test"}, "sent_at": "2026-03-02T01:00:10Z", "events": events})
 }
@@ -33,12 +33,12 @@ pub fn entry(name: &str, schedule: Value) -> Value {
         "longest_run_seconds": 600, "next_due_at": null})
 }
 
-/// An interval.
+/// An interval schedule.
 pub fn every(seconds: f64) -> Value {
     json!({"kind": "interval", "seconds": seconds})
 }
 
-/// A whole schedule.
+/// A `beat_schedule` event with all entries.
 pub fn schedule(entries: &[Value]) -> Value {
     event("beat_schedule", json!({"entries": entries}))
 }
@@ -53,7 +53,7 @@ pub fn run(kind: &str, entry: &str, run: Uuid, more: Value) -> Value {
     event(kind, fields)
 }
 
-/// Sends a batch that is taken; the verdicts.
+/// Sends a batch that the server accepts. Returns the verdicts.
 pub async fn send(sdk: &Caller<'_>, events: &[Value]) -> Vec<Value> {
     let answer = sdk
         .send(
@@ -67,7 +67,7 @@ pub async fn send(sdk: &Caller<'_>, events: &[Value]) -> Vec<Value> {
     results
 }
 
-/// Sends a batch of which every event is accepted, and which is what the contract asks for.
+/// Sends a batch that follows the contract, and asserts that the server accepts every event.
 pub async fn accepted(sdk: &Caller<'_>, events: &[Value]) {
     let answer = sdk.json(Method::POST, "/api/v1/events", &batch_of(events)).await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.json);
@@ -80,7 +80,7 @@ pub async fn accepted(sdk: &Caller<'_>, events: &[Value]) {
     }
 }
 
-/// The monitor of an entry.
+/// Returns the monitor of an entry.
 pub async fn by_entry(caller: &Caller<'_>, name: &str) -> Value {
     let monitors = caller.pages("/api/v1/monitors", 50).await;
     monitors
@@ -89,7 +89,7 @@ pub async fn by_entry(caller: &Caller<'_>, name: &str) -> Value {
         .unwrap_or_else(|| panic!("no monitor of {name}"))
 }
 
-/// Where a monitor is.
+/// Returns the API path of a monitor.
 pub fn path(monitor: &Value) -> String {
     format!("/api/v1/monitors/{}", monitor["id"].as_str().unwrap())
 }

@@ -1,4 +1,4 @@
-//! Workers tell of runs.
+//! Workers report runs.
 
 use serde_json::{Value, json};
 use uuid::Uuid;

@@ -1,4 +1,4 @@
-//! Beat tells its schedule, and that it lives.
+//! Beat reports its schedule and its heartbeats.
 
 use chrono::{DateTime, Utc};
 use futures::future::join_all;
@@ -51,7 +51,7 @@ async fn a_schedule_registers_monitors_that_are_armed_at_once() {
     );
     assert!(
         minute["deadline_at"].is_string(),
-        "its Beat said that it will report"
+        "its Beat listed it, so its report is expected"
     );
     let nightly = by_entry(&caller, "nightly").await;
     assert_eq!(nightly["schedule"]["kind"], "celery");
@@ -89,7 +89,7 @@ async fn an_entry_with_a_countdown_is_waited_for_that_much_longer() {
     let new = by_entry(&caller, "spread").await;
     assert_eq!((&new["delay_seconds"], waits(&new)), (&json!(8), 68.5));
 
-    // A person's change leaves it, and Beat's own moves it.
+    // A person's change leaves the delay, and Beat's new delay moves the deadline.
     caller
         .json(Method::PATCH, &path(&new), &json!({"grace_seconds": 7}))
         .await;
@@ -140,7 +140,7 @@ async fn a_schedule_sent_again_unchanged_changes_nothing_and_a_persons_change_st
     accepted(&sdk, &[schedule(&entries)]).await;
     assert_eq!(dump(&harness).await, before);
 
-    // Beat's own word has changed: now it holds; what Beat does not say stays a person's.
+    // Beat's own value has changed and now counts. A person's value stays where Beat sets none.
     let mut changed = entries.clone();
     changed[0]["grace_seconds"] = json!(99);
     accepted(&sdk, &[schedule(&changed)]).await;
@@ -167,7 +167,7 @@ async fn an_entry_that_is_missing_or_disabled_is_retired_without_an_incident_and
     disabled["enabled"] = json!(false);
 
     for leaves in [vec![kept.clone()], vec![kept.clone(), disabled]] {
-        // Down when it leaves: that is over, too.
+        // The monitor is down when its entry leaves the schedule. Its incident then ends, too.
         accepted(
             &sdk,
             &[run(
@@ -188,7 +188,7 @@ async fn an_entry_that_is_missing_or_disabled_is_retired_without_an_incident_and
         assert!(retired["retired_at"].is_string());
         assert_eq!(caller.pages("/api/v1/incidents", 50).await.len(), before);
         assert!(caller.pages("/api/v1/incidents?state=open", 50).await.is_empty());
-        // Nobody reports for it any more, so nobody can turn it on but Beat.
+        // No report can arrive for a retired entry, so only Beat can turn the monitor on.
         let resumed = caller
             .call(Method::POST, &format!("{}/resume", path(&retired)))
             .await;
@@ -277,7 +277,7 @@ async fn entries_of_one_name_get_slugs_of_their_own_even_when_two_beats_register
     join_all((0..6).map(|beat| {
         let (sdk, event) = (&sdk, of(beat));
         async move {
-            // "Try again" is an answer while others take the same slugs; the SDK does.
+            // The server answers "try again" while other requests take the same slugs. The SDK then retries.
             for _ in 0..20 {
                 let answer = sdk
                     .json(

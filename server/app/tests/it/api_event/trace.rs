@@ -1,4 +1,4 @@
-//! The history of runs, as three processes tell it and a person reads it.
+//! The history of runs, as three processes report it and as a person reads it.
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ fn of_nobody(kind: &str, id: Uuid, at: &str, more: Value) -> Value {
     event
 }
 
-/// A whole run: who published it, the main process, its child.
+/// Returns the stages of a whole run: of its publisher, of the worker's main process, and of the child process.
 fn whole_run(id: Uuid, task: &str, outcome: &str) -> [Vec<Value>; 3] {
     let attempt = Uuid::new_v4();
     let common = json!({"task": task, "queue": "mail"});
@@ -60,7 +60,7 @@ fn whole_run(id: Uuid, task: &str, outcome: &str) -> [Vec<Value>; 3] {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_beat_did_not_send_is_told_from_its_publishing_to_its_end_in_whatever_order() {
-    // Each request tells how far its sender's clock is off: with a clock that stands still all say the same.
+    // Each request states its sender's time, from which the server computes the clock skew. With a stopped clock, all requests have the same skew.
     let (harness, _) = harness::start_at("2026-03-02T01:00:10Z").await;
     let (caller, sdk) = (
         Caller::new(&harness),
@@ -97,7 +97,7 @@ async fn a_run_that_beat_did_not_send_is_told_from_its_publishing_to_its_end_in_
         .collect();
     assert_eq!(kinds, ["published", "received", "started", "finished"]);
     assert_eq!(seen["stages"][2]["pid"], 4711);
-    // No monitor got a ping.
+    // No monitor received a ping.
     assert!(caller.pages("/api/v1/monitors", 5).await.is_empty());
     harness.stop().await;
 }
@@ -149,7 +149,7 @@ async fn a_run_that_beat_sent_is_both_in_the_history_and_a_ping_of_its_monitor()
         ),
         (&json!(id), &json!("failure"), &json!("KeyError"), &json!("a"))
     );
-    // An entry that nobody registered leaves no trace either.
+    // A run of an unregistered entry leaves no trace either.
     let results = send(&sdk, &[run("run_published", "b", Uuid::new_v4(), json!({}))]).await;
     assert_eq!(results[0]["code"], "unknown_entry");
     assert_eq!(caller.pages("/api/v1/runs", 5).await.len(), 1);
@@ -164,7 +164,7 @@ async fn runs_are_found_by_every_filter_and_paged() {
         Caller::with_key(&harness, &harness.ping_key),
     );
     let id = |n: u128| Uuid::from_u128(n);
-    // One request each: they sort by the first report's time, and within a request by their ids.
+    // Each run has its own request. Runs sort by the time of the first report, and within a request by their ids.
     for (n, task, outcome) in [(1, "a", "success"), (2, "a", "failure"), (3, "b", "success")] {
         accepted(&sdk, &whole_run(id(n), task, outcome).concat()).await;
     }
@@ -283,7 +283,7 @@ async fn strange_stages_are_kept_within_bounds() {
     );
     let results = send(&sdk, &[strange]).await;
     assert_eq!(results[0]["status"], "accepted", "{}", results[0]);
-    // A poison message: very many deliveries in one batch.
+    // A poison message: a batch reports very many deliveries of it.
     let again: Vec<Value> = (0..500)
         .map(|_| {
             of_nobody(

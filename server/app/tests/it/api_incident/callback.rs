@@ -1,4 +1,4 @@
-//! A service says over HTTP that somebody acknowledged an incident.
+//! A service reports over HTTP that somebody acknowledged an incident.
 
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use crate::harness::{self, Harness};
 
 const TOKEN: &str = "jsm-webhook-token-0123";
 
-/// The status, and the problem without the id of its request.
+/// Returns the status, and the problem without the id of its request.
 async fn answer(request: RequestBuilder) -> (StatusCode, Value) {
     let answer = request.send().await.unwrap();
     let (status, headers) = (answer.status(), answer.headers().clone());
@@ -28,7 +28,7 @@ async fn answer(request: RequestBuilder) -> (StatusCode, Value) {
     (status, problem)
 }
 
-/// A project with a pager and an incident: the address of its callbacks, and the path of the incident.
+/// Makes a project with a pager and an incident. Returns the address of the pager's callbacks and the path of the incident.
 async fn paged(harness: &Harness) -> (String, String) {
     let settings = json!({"api_key": "eb243592-faa2-4ba2-a551-1afdf565c889", "webhook_token": TOKEN});
     let new = json!({"kind": "jira_service_management", "name": "On call", "settings": settings});

@@ -1,4 +1,4 @@
-//! What nobody should send: each fault is named, and nothing is written.
+//! Bad input: the answer names each fault, and the server writes nothing.
 
 mod fields;
 

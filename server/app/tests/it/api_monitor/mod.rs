@@ -1,4 +1,4 @@
-//! `/api/v1/monitors`: create, list, change, pause, resume, delete, upsert. Every answer is held against the contract.
+//! `/api/v1/monitors`: create, list, change, pause, resume, delete and upsert. Every answer is checked by the contract.
 
 mod bad_input;
 
@@ -15,12 +15,12 @@ use uuid::Uuid;
 use crate::contract::Caller;
 use crate::harness;
 
-/// Every hour.
+/// A schedule with a slot every hour.
 pub fn hourly() -> Value {
     json!({"kind": "interval", "seconds": 3600})
 }
 
-/// Where a monitor is.
+/// Returns the API path of a monitor.
 pub fn path(monitor: &Value) -> String {
     format!("/api/v1/monitors/{}", monitor["id"].as_str().unwrap())
 }
@@ -118,7 +118,7 @@ async fn a_list_can_be_narrowed_by_tag_slug_text_and_status() {
     caller
         .post(&format!("{}/pause", path(&paused)), &Value::Null)
         .await;
-    // Past due, and within its grace.
+    // The monitor is past due, and within its grace.
     let past = "UPDATE monitor SET next_due_at = now() - interval '1 minute' WHERE slug = 'late'";
     sqlx::query(past).execute(&harness.pool).await.unwrap();
 
@@ -181,7 +181,7 @@ async fn pages_repeat_nothing_and_miss_nothing_while_monitors_come_and_go() {
     loop {
         let page = caller.get(&format!("/api/v1/monitors?limit=4{cursor}")).await;
         seen.extend(page["monitors"].as_array().unwrap().iter().cloned());
-        // One comes, and one that was shown goes, between any two pages.
+        // Between any two pages, one monitor is created and one that was shown is deleted.
         make(format!("later {}", seen.len())).await;
         caller.call(Method::DELETE, &path(seen.last().unwrap())).await;
         let Some(next) = page["next_cursor"].as_str() else {
@@ -320,7 +320,7 @@ async fn a_deleted_monitor_is_gone_with_all_that_was_its() {
         StatusCode::NOT_FOUND
     );
     assert!(caller.get("/api/v1/incidents").await["incidents"][0]["resolved_at"].is_string());
-    // Its pings go a little later, outside of the request; the server's own loop may be at it.
+    // The retention removes the pings after the request. The server's own retention may be running, too.
     let store = deadbeat_store::Store::from_pool(harness.pool.clone());
     let retention = Retention::new(
         store,
@@ -344,8 +344,8 @@ async fn a_deleted_monitor_is_gone_with_all_that_was_its() {
     };
     tokio::time::timeout(harness::LIMIT, removed)
         .await
-        .expect("nothing is left of it");
-    // Its slug is free again, and the new one is another.
+        .expect("nothing of the monitor is left");
+    // The slug is free again, and the new monitor is a different one.
     assert_ne!(
         caller.post("/api/v1/monitors", &body).await["ping_url"],
         monitor["ping_url"]
@@ -371,7 +371,7 @@ async fn twenty_upserts_at_once_make_one_monitor() {
         .collect();
     assert_eq!(ids.len(), 1);
     assert_eq!(caller.pages("/api/v1/monitors", 5).await.len(), 1);
-    // What the second request does not name stays.
+    // Fields that the second request does not name stay unchanged.
     let changed = caller
         .json(
             Method::PUT,

@@ -1,4 +1,4 @@
-//! `/api/v1/schedules/preview`, and monitors of every kind of schedule. Every answer is held against the contract.
+//! `/api/v1/schedules/preview`, and monitors of every kind of schedule. Every answer is checked by the contract.
 
 mod monitor;
 mod preview;
@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use crate::contract::Caller;
 
-/// A Thursday noon, away from any change of clocks.
+/// A Thursday noon, far from any change between standard and summer time.
 pub const NOON: &str = "2026-01-15T12:00:00Z";
 
-/// What is taken, and what it is: a schedule as it is sent, as it is answered, in words, and its slots after [`NOON`].
+/// An accepted schedule as a client sends it, as the server answers it, in words, and with its slots after [`NOON`].
 pub struct Kind {
     pub sent: Value,
     pub answered: Value,
@@ -19,7 +19,7 @@ pub struct Kind {
     pub slots: [&'static str; 3],
 }
 
-/// The kinds that can be counted on the clock; those of other programs are in [`foreign`].
+/// Schedules that the server counts by the clock. [`foreign`] has the schedules of other programs.
 pub fn native() -> Vec<Kind> {
     vec![
         Kind {
@@ -33,7 +33,7 @@ pub fn native() -> Vec<Kind> {
             ],
         },
         Kind {
-            // The row goes on before the anchor, too; an offset is answered in UTC.
+            // The slots also exist before the anchor. The answer has the offset converted to UTC.
             sent: json!({"kind": "interval", "seconds": 3600, "anchor": "2026-01-16T01:15:00+01:00", "relative": false}),
             answered: json!({"kind": "interval", "seconds": 3600, "anchor": "2026-01-16T00:15:00Z"}),
             summary: "every hour from 2026-01-16T00:15:00Z",
@@ -95,7 +95,7 @@ pub fn native() -> Vec<Kind> {
             ],
         },
         Kind {
-            // As Celery has expanded them, as numbers, and as a person writes them.
+            // The schedule mixes lists as Celery has expanded them, numbers, and text as a person writes it.
             sent: json!({"kind": "celery", "minute": [0, 30], "hour": 6, "day_of_month": "*", "month_of_year": [1, 12],
                 "day_of_week": "mon,fri", "timezone": "Europe/Berlin"}),
             answered: json!({"kind": "celery", "minute": "0,30", "hour": "6", "day_of_month": "*", "month_of_year": "1,12",
@@ -110,11 +110,11 @@ pub fn native() -> Vec<Kind> {
     ]
 }
 
-/// The kinds that other programs brought with them.
+/// Schedules in the syntax of other programs.
 pub fn foreign() -> Vec<Kind> {
     vec![
         Kind {
-            // 1 is Sunday, so 2-6 are the weekdays.
+            // In Quartz, 1 is Sunday, so 2-6 are the weekdays.
             sent: json!({"kind": "quartz", "expression": "0  30 18 ? * 2-6", "timezone": "America/New_York"}),
             answered: json!({"kind": "quartz", "expression": "0 30 18 ? * 2-6", "timezone": "America/New_York"}),
             summary: "at 18:30 on weekdays, America/New_York",

@@ -1,4 +1,4 @@
-//! Monitors of every kind of schedule: set, read back, set again, changed.
+//! Monitors of every kind of schedule: create, read, send again and change.
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -39,7 +39,7 @@ async fn assert_kept(kinds: Vec<Kind>) {
         assert_eq!(made["schedule_summary"], kind.summary, "{}", kind.sent);
         assert_eq!(made["next_due_at"], kind.slots[0], "{}", kind.sent);
         assert_eq!(caller.get(&path(&made)).await, made);
-        // Monitors as code: what is read can be sent, and so can what was sent before; neither moves anything.
+        // A client may send back the schedule that it has read, and the schedule that it sent before. Neither moves the due time.
         clock.advance(chrono::TimeDelta::milliseconds(300));
         for schedule in [&kind.answered, &kind.sent] {
             let again = put(&caller, &made, &json!({"schedule": schedule})).await;
@@ -50,7 +50,7 @@ async fn assert_kept(kinds: Vec<Kind>) {
                 );
             }
         }
-        // The report of the first slot, half a second late.
+        // The report of the first slot arrives half a second late.
         let first: chrono::DateTime<chrono::Utc> = kind.slots[0].parse().unwrap();
         clock.set(first);
         ping(&harness, &made).await;
@@ -135,14 +135,14 @@ async fn a_fixed_row_is_not_moved_by_reports_and_an_interval_is() {
         caller.get(&path(&fixed)).await["next_due_at"],
         "2026-01-15T14:00:00Z"
     );
-    // Given an anchor, the first is on a row of its own.
+    // An interval that gets an anchor has its first slot on the grid of that anchor.
     anchored["anchor"] = json!("2026-01-15T00:45:00Z");
     let changed = put(&caller, &free, &json!({"schedule": anchored})).await;
     assert_eq!(changed["next_due_at"], "2026-01-15T13:45:00Z");
     harness.stop().await;
 }
 
-/// A monitor whose entry only Beat can compute, next due in an hour.
+/// A monitor whose schedule only Beat can compute. It is next due in an hour.
 async fn of_a_beat(caller: &Caller<'_>, sdk: &Caller<'_>, now: &str, next_due_at: &str) -> Value {
     let schedule = json!({"kind": "hint", "class": "rrule", "text": "FREQ=HOURLY"});
     let entry =
@@ -198,7 +198,7 @@ async fn a_hint_is_refused_from_a_person_and_the_one_that_a_beat_set_may_be_sent
     }
     assert_eq!(dump(&harness).await, before);
 
-    // As read: its hint stays, and what else is said holds.
+    // The client sends the schedule as it was read: the hint stays, and the other changes apply.
     let again = put(
         &caller,
         &theirs,
@@ -272,7 +272,7 @@ async fn years_that_are_over_are_refused_but_from_the_monitor_that_has_them() {
         assert_eq!(
             (&kept["status"], &kept["next_due_at"], &kept["deadline_at"]),
             (&json!("up"), &Value::Null, &Value::Null),
-            "served for the last time: nothing is expected, and nobody is alarmed"
+            "after its last run the entry is not expected, and opens no incident"
         );
     }
     clock.set("2027-02-01T12:00:00Z".parse().unwrap());
@@ -291,9 +291,9 @@ async fn a_changed_schedule_or_zone_counts_from_now_and_opens_no_incident() {
     let monitor = caller.post("/api/v1/monitors", &body).await;
     ping(&harness, &monitor).await;
 
-    // Each change comes when the slot of the one before has passed, within its grace.
+    // Each change comes after the previous slot has passed, and within its grace.
     for (now, schedule, due) in [
-        // 13:00 in Berlin was an hour ago: tomorrow's is expected.
+        // 13:00 in Berlin was an hour ago, so tomorrow's slot is expected.
         (
             "2026-01-15T13:00:30Z",
             cron("0 13 * * *", "Europe/Berlin"),
@@ -322,7 +322,7 @@ async fn a_changed_schedule_or_zone_counts_from_now_and_opens_no_incident() {
             (&json!("up"), &json!(due)),
             "{schedule}"
         );
-        // Past the deadline that it had.
+        // The clock moves past the previous deadline.
         clock.set(now.parse::<chrono::DateTime<chrono::Utc>>().unwrap() + chrono::TimeDelta::seconds(60));
         harness.swept(&clock).await;
         assert!(
@@ -330,7 +330,7 @@ async fn a_changed_schedule_or_zone_counts_from_now_and_opens_no_incident() {
             "{schedule}"
         );
     }
-    // What is expected then does come to judgement.
+    // The evaluator judges the newly expected slot.
     clock.set("2026-01-16T18:41:31Z".parse().unwrap());
     harness.swept(&clock).await;
     let incidents = caller.pages("/api/v1/incidents", 5).await;
@@ -351,7 +351,7 @@ async fn the_same_zone_under_its_former_name_is_no_change() {
     ping(&harness, &monitor).await;
     assert_eq!(monitor["schedule"], every("Europe/Kyiv"));
 
-    // 13:00 in Kyiv is 11:00Z, and has passed unreported: a change would forgive it.
+    // 13:00 in Kyiv is 11:00Z. That slot has passed without a report, and a change would forgive it.
     clock.set("2026-01-16T11:10:00Z".parse().unwrap());
     for zone in ["Europe/Kiev", "Europe/Kyiv"] {
         let again = put(&caller, &monitor, &json!({"schedule": every(zone)})).await;
@@ -414,7 +414,7 @@ async fn a_place_with_all_its_digits_is_the_same_place_when_it_is_told_again() {
     );
     let before = dump(&harness).await;
 
-    // A day on, a sunset is owed: a changed schedule would forgive it.
+    // A day later, a sunset has passed without a report. A changed schedule would forgive it.
     clock.set("2026-01-16T08:00:00Z".parse().unwrap());
     assert_eq!(
         sdk.post("/api/v1/events", &batch).await["results"][0]["status"],

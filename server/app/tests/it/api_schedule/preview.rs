@@ -1,4 +1,4 @@
-//! What a schedule means, before any monitor has it.
+//! Previews: what a schedule means before a monitor has it.
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -25,7 +25,7 @@ async fn a_slot_that_the_clock_jumps_over_comes_right_after_the_gap() {
     assert_eq!(
         slots(&told)[..2],
         ["2026-03-29T01:00:00Z", "2026-03-30T00:30:00Z"],
-        "02:30 is skipped: at 03:00, and the next day at 02:30 of summer time"
+        "02:30 does not exist: 03:00, and on the next day 02:30 summer time"
     );
     assert_eq!(told["summary"], "at 02:30 every day, Europe/Berlin");
     assert_eq!(told["schedule"], berlin("30 2 * * *"));
@@ -34,7 +34,7 @@ async fn a_slot_that_the_clock_jumps_over_comes_right_after_the_gap() {
         release.len() == 5 && release[..4].parse::<u32>().is_ok_and(|year| year >= 2026),
         "{release}"
     );
-    // The night in which the hour is shown twice: once, unless it follows the clock.
+    // The night in which an hour comes twice. A fixed time has one slot; a schedule that repeats within the hour follows the clock.
     for (expression, expected) in [
         ("30 2 * * *", ["2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"]),
         ("*/30 2 * * *", ["2026-10-25T00:00:00Z", "2026-10-25T00:30:00Z"]),
@@ -63,7 +63,7 @@ async fn assert_previewed(kinds: Vec<Kind>) {
             &json!({"schedule": kind.answered, "after": NOON, "count": 3}),
         )
         .await;
-        assert_eq!(again, told, "what is answered can be sent");
+        assert_eq!(again, told, "a client can send the answer back");
     }
     harness.stop().await;
 }
@@ -83,7 +83,7 @@ async fn what_the_sun_does_is_previewed_as_celery_has_it() {
     let harness = harness::start().await;
     let caller = Caller::new(&harness);
 
-    // By PyEphem, with which Celery reckons: Berlin, and a place south and west of everything.
+    // The expected times are from PyEphem, which Celery uses: for Berlin, and for a place with a southern latitude and a western longitude.
     for (event, latitude, longitude, after, expected, summary) in [
         (
             "sunrise",
@@ -157,11 +157,11 @@ async fn slots_come_strictly_after_and_as_many_as_were_asked_for() {
     let minutes = json!({"kind": "cron", "expression": "* * * * *"});
 
     let told = preview(&caller, &json!({"schedule": minutes})).await;
-    assert_eq!(slots(&told).len(), 10, "when no number is said");
+    assert_eq!(slots(&told).len(), 10, "the default number of slots");
     assert_eq!(
         slots(&told)[0],
         "2026-01-15T12:01:00Z",
-        "now is a slot, and only what comes after it counts"
+        "the slot at `after` itself does not count"
     );
     for count in [1, 2, 499, 500] {
         let told = preview(&caller, &json!({"schedule": minutes, "count": count})).await;
@@ -256,7 +256,7 @@ async fn a_fault_is_told_with_its_field_and_its_character() {
             json!(3),
             "takes 0 to 23, not '25'",
         ),
-        // No text, so no character.
+        // The hour is not a text, so the fault names no character.
         (
             json!({"kind": "celery", "hour": [8, 25]}),
             "/hour/1",
@@ -309,7 +309,7 @@ async fn a_fault_is_told_with_its_field_and_its_character() {
             fault["message"].as_str().unwrap().contains(part),
             "{schedule}: {fault}"
         );
-        // A monitor's schedule is refused in the same words.
+        // The server refuses the schedule of a monitor with the same words.
         let monitor = caller
             .json(
                 Method::POST,
@@ -429,7 +429,7 @@ async fn what_is_asked_beside_the_schedule_is_checked_too() {
     }
     let nothing = caller.json(Method::POST, PATH, &json!({})).await;
     assert_eq!(nothing.status, StatusCode::BAD_REQUEST);
-    // All that can be said at once is.
+    // One answer lists all faults that can be found together.
     let both = json!({"schedule": {"kind": "cron", "expression": "* * * * 9"}, "count": 0});
     let answer = caller.json(Method::POST, PATH, &both).await;
     let pointers: Vec<&Value> = answer.json["errors"]

@@ -1,4 +1,4 @@
-//! Bodies that nobody should send, to every operation that takes one: each is a fault of the client, and changes nothing.
+//! Bad bodies, sent to every operation that takes a body: the server answers that the client is at fault, and changes nothing.
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use super::caller::{Caller, dump};
 use super::document::contract;
 use crate::harness;
 
-/// No object, or not JSON at all.
+/// Bodies that are not an object, or not JSON at all.
 fn malformed() -> Vec<(&'static str, Vec<u8>)> {
     let text = |text: &str| text.as_bytes().to_vec();
     vec![
@@ -186,7 +186,7 @@ async fn a_content_type_does_not_matter_and_a_body_that_breaks_off_changes_nothi
     stream.write_all(body.as_bytes()).await.unwrap();
     stream.shutdown().await.unwrap();
     let mut answer = Vec::new();
-    // The server may just close: nobody listens.
+    // The server may close the connection without an answer.
     let _ = stream.read_to_end(&mut answer).await;
 
     assert!(

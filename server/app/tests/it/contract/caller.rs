@@ -1,4 +1,4 @@
-//! A client that holds every answer against the contract, and remembers which it has seen.
+//! A client that checks every answer by the contract, and remembers which statuses of which operations it has seen.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
@@ -15,33 +15,33 @@ use crate::harness::Harness;
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    /// The JSON of the body; null when it has none.
+    /// The JSON of the body, or null without a body.
     pub json: Value,
     pub bytes: Vec<u8>,
 }
 
 impl Answer {
-    /// The code of a problem.
+    /// Returns the code of a problem.
     pub fn code(&self) -> &str {
         self.json["code"].as_str().unwrap_or_default()
     }
 }
 
-/// Calls a server as the contract says.
+/// Sends requests and checks them by the contract.
 pub struct Caller<'a> {
     harness: &'a Harness,
-    /// What calls are signed with when they do not say.
+    /// The key of calls that name no other key.
     pub key: String,
     seen: Mutex<BTreeMap<Operation, BTreeSet<u16>>>,
 }
 
 impl<'a> Caller<'a> {
-    /// With the API key.
+    /// A caller with the harness's API key.
     pub fn new(harness: &'a Harness) -> Self {
         Self::with_key(harness, &harness.api_key)
     }
 
-    /// With another key.
+    /// A caller with another key.
     pub fn with_key(harness: &'a Harness, key: &str) -> Self {
         Self {
             harness,
@@ -54,14 +54,14 @@ impl<'a> Caller<'a> {
         &self.harness.client
     }
 
-    /// A request with the caller's key.
+    /// Makes a request with the caller's key.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.client()
             .request(method, format!("{}{path}", self.harness.url))
             .bearer_auth(&self.key)
     }
 
-    /// Sends a request whose body is not checked. Its answer is.
+    /// Sends a request without a check of its body. Checks the answer.
     pub async fn send(&self, request: RequestBuilder) -> Answer {
         let request = request.build().unwrap();
         let (method, path) = (request.method().clone(), request.url().path().to_owned());
@@ -90,12 +90,12 @@ impl<'a> Caller<'a> {
         }
     }
 
-    /// Without a body.
+    /// Sends a request without a body.
     pub async fn call(&self, method: Method, path: &str) -> Answer {
         self.send(self.request(method, path)).await
     }
 
-    /// With a JSON body; what the server takes must be what the contract allows.
+    /// Sends a JSON body. If the server accepts the body, the contract must allow it.
     pub async fn json(&self, method: Method, path: &str, body: &Value) -> Answer {
         let answer = self.send(self.request(method.clone(), path).json(body)).await;
         if answer.status.is_success() {
@@ -105,21 +105,21 @@ impl<'a> Caller<'a> {
         answer
     }
 
-    /// GET that succeeds.
+    /// Sends a GET that must succeed. Returns the JSON of the answer.
     pub async fn get(&self, path: &str) -> Value {
         let answer = self.call(Method::GET, path).await;
         assert_eq!(answer.status, StatusCode::OK, "GET {path}: {}", answer.json);
         answer.json
     }
 
-    /// POST of JSON that succeeds.
+    /// Sends a POST of JSON that must succeed. Returns the JSON of the answer.
     pub async fn post(&self, path: &str, body: &Value) -> Value {
         let answer = self.json(Method::POST, path, body).await;
         assert!(answer.status.is_success(), "POST {path} {body}: {}", answer.json);
         answer.json
     }
 
-    /// A list, read page by page.
+    /// Reads a list page by page.
     pub async fn pages(&self, path: &str, limit: usize) -> Vec<Value> {
         let noun = path
             .split('?')
@@ -147,13 +147,13 @@ impl<'a> Caller<'a> {
         }
     }
 
-    /// Which statuses of which operations came.
+    /// Returns the statuses of each operation that this caller has seen.
     pub fn seen(&self) -> BTreeMap<Operation, BTreeSet<u16>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// What a project's requests could have changed, row by row; without what the loops move by themselves.
+/// Returns every row that a project's requests could have changed, without the columns that background loops change.
 pub async fn dump(harness: &Harness) -> String {
     let mut text = String::new();
     for table in [

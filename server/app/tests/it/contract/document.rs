@@ -1,4 +1,4 @@
-//! `openapi.yaml` as tests use it: its operations, and the judgement on one request or answer.
+//! `openapi.yaml` as tests use it: its operations, and checks of single requests and answers.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -15,14 +15,14 @@ pub const METHODS: [&str; 7] = ["get", "head", "post", "put", "patch", "delete",
 /// One operation of the contract.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Operation {
-    /// In lower case.
+    /// The method in lower case.
     pub method: String,
-    /// As in the contract: `/api/v1/monitors/{id}`.
+    /// The path as in the contract: `/api/v1/monitors/{id}`.
     pub path: String,
 }
 
 impl Operation {
-    /// The method for a request.
+    /// Returns the method for a request.
     pub fn http_method(&self) -> Method {
         Method::from_bytes(self.method.to_uppercase().as_bytes()).unwrap()
     }
@@ -34,13 +34,13 @@ impl std::fmt::Display for Operation {
     }
 }
 
-/// The contract.
+/// The parsed contract.
 pub struct Contract {
     document: Value,
     validators: Mutex<HashMap<String, Arc<Validator>>>,
 }
 
-/// The contract, read once.
+/// Returns the contract, which is read once.
 pub fn contract() -> &'static Contract {
     static CONTRACT: OnceLock<Contract> = OnceLock::new();
     CONTRACT.get_or_init(|| {
@@ -59,7 +59,7 @@ fn escaped(key: &str) -> String {
 }
 
 impl Contract {
-    /// The part at a JSON pointer, with references followed: where it truly is, and what.
+    /// Returns the value at a JSON pointer and the pointer of its true place. Follows references.
     fn find(&self, pointer: &str) -> Option<(String, &Value)> {
         let found = self.document.pointer(pointer)?;
         match found.get("$ref").and_then(Value::as_str) {
@@ -68,7 +68,7 @@ impl Contract {
         }
     }
 
-    /// The part at a JSON pointer.
+    /// Returns the value at a JSON pointer.
     pub fn part(&self, pointer: &str) -> &Value {
         self.find(pointer)
             .unwrap_or_else(|| panic!("openapi.yaml has {pointer}"))
@@ -81,7 +81,7 @@ impl Contract {
             .0
     }
 
-    /// Every operation.
+    /// Returns every operation.
     pub fn operations(&self) -> BTreeSet<Operation> {
         let mut operations = BTreeSet::new();
         for path in self.paths() {
@@ -100,7 +100,7 @@ impl Contract {
         operations
     }
 
-    /// Every path.
+    /// Returns every path.
     pub fn paths(&self) -> Vec<String> {
         self.document["paths"]
             .as_object()
@@ -110,7 +110,7 @@ impl Contract {
             .collect()
     }
 
-    /// The operation that a request is: a path without parameters wins over one with, an API path over a ping URL.
+    /// Returns the operation of a request. A path without parameters wins over one with parameters, and an API path over a ping URL.
     pub fn operation(&self, method: &Method, path: &str) -> Option<Operation> {
         let path = path.split('?').next().unwrap_or_default();
         let segments: Vec<&str> = path.trim_end_matches('/').split('/').collect();
@@ -143,7 +143,7 @@ impl Contract {
         ))
     }
 
-    /// The statuses that an operation lists.
+    /// Returns the statuses that an operation lists.
     pub fn statuses(&self, operation: &Operation) -> BTreeSet<u16> {
         let (_, responses) = self.operation_part(operation, "/responses").unwrap();
         responses
@@ -154,7 +154,7 @@ impl Contract {
             .collect()
     }
 
-    /// The scope that an operation needs; None: no key at all.
+    /// Returns the scope that an operation needs, or None if it needs no key.
     pub fn scope(&self, operation: &Operation) -> Option<String> {
         let (_, security) = self
             .operation_part(operation, "/security")
@@ -162,13 +162,13 @@ impl Contract {
         security[0]["bearer"][0].as_str().map(str::to_owned)
     }
 
-    /// Whether an operation asks for a JSON body.
+    /// True if an operation needs a JSON body.
     pub fn wants_json(&self, operation: &Operation) -> bool {
         self.operation_part(operation, "/requestBody/content/application~1json")
             .is_some()
     }
 
-    /// The query parameters that an operation knows.
+    /// Returns the query parameters of an operation.
     pub fn query_parameters(&self, operation: &Operation) -> BTreeSet<String> {
         let Some((at, parameters)) = self.operation_part(operation, "/parameters") else {
             return BTreeSet::new();
@@ -181,7 +181,7 @@ impl Contract {
             .collect()
     }
 
-    /// What is wrong with a value by the schema at a pointer.
+    /// Returns the faults of a value by the schema at a pointer.
     pub fn faults(&self, pointer: &str, value: &Value) -> Vec<String> {
         let validator = {
             let mut validators = self.validators.lock().unwrap_or_else(PoisonError::into_inner);
@@ -207,7 +207,7 @@ impl Contract {
             .unwrap_or_else(|error| panic!("the schema at {pointer}: {error}"))
     }
 
-    /// Checks a JSON body that the server took.
+    /// Checks a JSON body that the server accepted.
     pub fn check_request(&self, operation: &Operation, body: &Value) {
         let Some((at, _)) = self.operation_part(operation, "/requestBody/content/application~1json/schema")
         else {
@@ -220,7 +220,7 @@ impl Contract {
         );
     }
 
-    /// Checks an answer: its status is listed, its headers are there, its body is what the contract says.
+    /// Checks an answer: the contract lists its status, and its headers and its body follow the contract.
     pub fn check_answer(&self, operation: &Operation, status: StatusCode, headers: &HeaderMap, body: &[u8]) {
         let shown = String::from_utf8_lossy(body);
         assert_ne!(status, StatusCode::INTERNAL_SERVER_ERROR, "{operation}: {shown}");
@@ -248,7 +248,7 @@ impl Contract {
         );
     }
 
-    /// Checks an answer by the response at a pointer.
+    /// Checks an answer by the response at a pointer of the contract.
     pub fn check_response(&self, what: &str, at: &str, headers: &HeaderMap, body: Option<&[u8]>) {
         let response = self.part(at);
         for name in response
@@ -299,14 +299,14 @@ impl Contract {
         );
     }
 
-    /// Every example in the document with the pointer of its schema.
+    /// Returns every example in the document with the pointer of its schema.
     pub fn examples(&self) -> Vec<(String, Value)> {
         let mut found = Vec::new();
         collect_examples(&self.document, String::new(), &mut found);
         found
     }
 
-    /// The `webhooks` by name, with the pointers of their schemas.
+    /// Returns the `webhooks` by name, with the pointers of their schemas.
     pub fn webhooks(&self) -> BTreeMap<String, String> {
         let hooks = self.document["webhooks"].as_object().unwrap();
         let schema =

@@ -1,4 +1,4 @@
-//! Another project's ids are nobody's: every operation answers 404 and changes nothing.
+//! To a project, another project's ids do not exist: every operation answers 404 and changes nothing.
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -27,7 +27,7 @@ async fn nothing_of_one_project_can_be_seen_or_changed_by_another() {
     } = &things;
     let before = dump(&harness).await;
 
-    // Every operation that takes an id.
+    // This covers every operation with an id in its path.
     let mut tried = 0;
     for operation in contract().operations() {
         if !operation.path.starts_with("/api/")
@@ -45,7 +45,7 @@ async fn nothing_of_one_project_can_be_seen_or_changed_by_another() {
             "{operation}: {}",
             answer.json
         );
-        // The same answer as for what does not exist at all.
+        // The answer is the same as for an id that does not exist at all.
         let nobody = operation
             .path
             .replace("{id}", &Uuid::new_v4().to_string())
@@ -55,7 +55,7 @@ async fn nothing_of_one_project_can_be_seen_or_changed_by_another() {
             answer.json["detail"],
             "{operation}"
         );
-        // For its owner it is there.
+        // The owner of the id gets an answer.
         if operation.method == "get" {
             assert_eq!(
                 owner.call(Method::GET, &path).await.status,
@@ -68,7 +68,7 @@ async fn nothing_of_one_project_can_be_seen_or_changed_by_another() {
     assert!(tried >= 15, "{tried}");
     assert_eq!(dump(&harness).await, before);
 
-    // Lists show nothing, whatever they are narrowed to.
+    // Lists show nothing of the other project, whatever their filters are.
     let (monitor_id, channel_id) = (monitor["id"].as_str().unwrap(), channel["id"].as_str().unwrap());
     let incident_id = incidents["incidents"][0]["id"].as_str().unwrap();
     for path in [
@@ -94,7 +94,7 @@ async fn nothing_of_one_project_can_be_seen_or_changed_by_another() {
         "/api/v1/runs?state=open&worker=celery@w1".to_owned(),
         format!("/api/v1/runs?monitor_id={monitor_id}"),
         "/api/v1/tasks".to_owned(),
-        // The position alone.
+        // The answer contains only the position.
         "/api/v1/changes".to_owned(),
         "/api/v1/snoozes".to_owned(),
         "/api/v1/maintenance-windows".to_owned(),
@@ -108,7 +108,7 @@ async fn nothing_of_one_project_can_be_seen_or_changed_by_another() {
             .unwrap();
         assert!(rows.is_empty(), "{path}: {list}");
     }
-    // Of the changes, both have their own: nobody's id is in the other's feed.
+    // Each project has changes of its own, and no id of one project is in the feed of the other.
     let owners = owner.get("/api/v1/changes?after=0").await;
     let theirs = other.get("/api/v1/changes?after=0").await;
     let changed = |feed: &Value| -> Vec<String> {
@@ -135,7 +135,7 @@ async fn nothing_of_one_project_can_be_seen_or_changed_by_another() {
         owner.get("/api/v1/project").await["id"]
     );
 
-    // The same run id is another run there, whatever a client reports about it.
+    // The same run id means another run in the other project, whatever a client reports about it.
     let mut theirs = run.clone();
     theirs["id"] = json!(Uuid::new_v4());
     theirs["type"] = json!("run_finished");
@@ -151,7 +151,7 @@ async fn nothing_of_one_project_can_be_seen_or_changed_by_another() {
     assert_eq!(other.get(&path).await["state"], "failure");
     let before = dump(&harness).await;
 
-    // Signals by key reach the key's own project only.
+    // Signals by key reach only the project of the key.
     let ping = harness
         .client
         .get(format!("{}/ping/{their_ping_key}/job", harness.url))
@@ -159,7 +159,7 @@ async fn nothing_of_one_project_can_be_seen_or_changed_by_another() {
         .await
         .unwrap();
     assert_eq!(ping.status(), StatusCode::NOT_FOUND);
-    // A monitor cannot tell another project's channel.
+    // A monitor cannot alert another project's channel.
     let body = json!({"name": "Spy", "schedule": schedule, "channels": [channel["id"]]});
     let answer = other.json(Method::POST, "/api/v1/monitors", &body).await;
     assert_eq!(
@@ -168,7 +168,7 @@ async fn nothing_of_one_project_can_be_seen_or_changed_by_another() {
     );
     assert_eq!(dump(&harness).await, before);
 
-    // Nor can a rotation or a policy.
+    // A rotation and an escalation policy cannot name it either.
     for (path, of_theirs, pointer) in [
         ("/api/v1/rotations", &things.rotation, "/people/0/channels/0"),
         (
@@ -191,7 +191,7 @@ async fn nothing_of_one_project_can_be_seen_or_changed_by_another() {
     }
     assert_eq!(dump(&harness).await, before);
 
-    // The same slug is another monitor there.
+    // The same slug means another monitor in the other project.
     let theirs = other
         .json(
             Method::PUT,

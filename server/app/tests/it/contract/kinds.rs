@@ -1,5 +1,5 @@
-//! Each kind of channel has its schemas in the contract and its page in docs/channels. That each has its conformance test, the compiler
-//! holds: `Kind::conforms`.
+//! Each kind of channel has its schemas in the contract and its page in docs/channels. The compiler ensures that each kind has its conformance
+//! test: `Kind::conforms`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,7 +17,7 @@ fn pages() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/channels"))
 }
 
-/// The first JSON block of a page.
+/// Returns the first JSON block of a page.
 fn example(page: &str) -> Value {
     let block = page
         .split("```json\n")
@@ -26,7 +26,7 @@ fn example(page: &str) -> Value {
     serde_json::from_str(block.split("```").next().unwrap()).unwrap()
 }
 
-/// The schema that the contract has for a new channel of a kind.
+/// Returns the contract's schema for a new channel of a kind.
 fn schema_of(kind: &str) -> String {
     let mapping = contract().part(&format!("{SCHEMAS}/NewChannel/discriminator/mapping"));
     let address = mapping[kind].as_str().expect("the contract maps the kind");
@@ -77,7 +77,7 @@ fn each_kind_of_channel_has_its_schema_and_its_page() {
             "{name}: its page's example"
         );
         assert_eq!(kind.check_new(&settings(&example)), Ok(()), "{name}");
-        // Both refuse what they do not know.
+        // The contract and the server both refuse unknown settings.
         let mut odd = example.clone();
         odd["settings"]["carrier_pigeon"] = json!(true);
         assert_ne!(contract().faults(&schema, &odd), [""; 0], "{name}");
@@ -89,6 +89,6 @@ fn each_kind_of_channel_has_its_schema_and_its_page() {
         let faults = kind
             .check_new(&Settings::new(name, serde_json::Map::new()))
             .unwrap_err();
-        assert!(!faults.is_empty(), "{name}: nothing is set");
+        assert!(!faults.is_empty(), "{name}: an empty object is accepted");
     }
 }

@@ -1,4 +1,4 @@
-//! `openapi.yaml` against the server, both ways: every route is in it and the other way round, and every answer is as it says.
+//! `openapi.yaml` and the server agree: each has every route of the other, and every answer follows the contract.
 
 mod bad;
 pub mod caller;
@@ -109,7 +109,7 @@ fn the_changes_are_of_the_kinds_of_the_table() {
 fn schemas_of_answers_allow_nothing_that_is_not_named() {
     let schemas = contract().part("/components/schemas").as_object().unwrap();
 
-    // Only what the SDK sends may carry more.
+    // Only objects that the SDK sends may have additional properties.
     let open = |name: &str| {
         name.ends_with("Event") || ["EventBatch", "BeatEntry", "BeatDueEntry", "QueueSample"].contains(&name)
     };

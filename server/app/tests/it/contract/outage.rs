@@ -1,4 +1,4 @@
-//! While the database is away, every operation answers as the contract says, and soon.
+//! While the database is unreachable, every operation answers as the contract says, within a short time.
 
 use std::net::TcpListener as StdListener;
 use std::str::FromStr;
@@ -15,7 +15,7 @@ use super::document::contract;
 use super::routes::filled;
 use crate::harness::{self, Harness};
 
-/// A way to the database that can be cut for good: dropping the task closes the port and every connection.
+/// A proxy to the database. The test cuts it permanently: dropping the task closes the port and every connection.
 async fn proxy(options: &PgConnectOptions) -> (u16, tokio::task::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -28,7 +28,7 @@ async fn proxy(options: &PgConnectOptions) -> (u16, tokio::task::JoinHandle<()>)
         while let Ok((mut client, _)) = listener.accept().await {
             let (socket, server) = (socket.clone(), server.clone());
             connections.spawn(async move {
-                // An end of either side ends the connection; nothing else is to be done.
+                // The end of either side ends the connection, and needs no further work.
                 let _ = match socket {
                     Some(socket) => {
                         let mut database = UnixStream::connect(socket).await.unwrap();
@@ -45,7 +45,7 @@ async fn proxy(options: &PgConnectOptions) -> (u16, tokio::task::JoinHandle<()>)
     (port, task)
 }
 
-/// A server on the harness' database, which it reaches through a proxy.
+/// Starts a server that reaches the harness's database through a proxy.
 async fn behind_proxy(harness: &Harness) -> (String, App, tokio::task::JoinHandle<()>) {
     let options = PgConnectOptions::from_str(&harness.database_url).unwrap();
     let (port, proxy) = proxy(&options).await;

@@ -1,4 +1,4 @@
-//! Every route that the server has is in the contract, and every route of the contract is there.
+//! Every route of the server is in the contract, and every route of the contract is in the server.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ fn quoted(text: &str) -> &str {
     text.split('"').nth(1).unwrap()
 }
 
-/// The operations that a file registers with `web::resource("…").route(web::get()…`.
+/// Returns the operations that a file registers with `web::resource("…").route(web::get()…`.
 fn registered(source: &str) -> BTreeSet<Operation> {
     let mut operations = BTreeSet::new();
     for resource in source.split("web::resource(").skip(1) {
@@ -38,7 +38,7 @@ fn registered(source: &str) -> BTreeSet<Operation> {
     operations
 }
 
-/// Every Rust file below a folder.
+/// Returns every Rust file below a folder.
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder)
         .unwrap()
@@ -63,7 +63,7 @@ fn the_routes_in_the_source_are_those_of_the_contract() {
         let source = std::fs::read_to_string(&path).unwrap();
         let module = path.strip_prefix(&api).unwrap().with_extension("");
         let name = module.to_str().unwrap().replace('/', "::");
-        // A room without routes of its own has only modules.
+        // A folder without routes of its own has only modules.
         if name == "mod" || !source.contains("fn configure(") {
             assert!(
                 !source.contains("operation(\""),
@@ -71,7 +71,7 @@ fn the_routes_in_the_source_are_those_of_the_contract() {
             );
             continue;
         }
-        // Other ways to register a route would pass this test unseen.
+        // This test would overlook routes that are registered in other ways.
         for other in [
             "web::scope",
             "#[get",
@@ -100,7 +100,7 @@ fn the_routes_in_the_source_are_those_of_the_contract() {
     }
     for file in ["operation/health.rs", "operation/metrics.rs"] {
         let source = std::fs::read_to_string(sources().join(file)).unwrap();
-        // Registered as `operation("…").route(web::get()…`, and HEAD with it.
+        // These files register routes as `operation("…").route(web::get()…`, and HEAD with them.
         for resource in source.split("operation(\"").skip(1) {
             assert!(resource.contains(".route(web::get()"), "{file}");
             found.insert(Operation {
@@ -121,7 +121,7 @@ fn the_routes_in_the_source_are_those_of_the_contract() {
     assert!(found.len() > 30);
 }
 
-/// A path with something in the place of its parameters.
+/// Returns a path with values in the place of its parameters.
 pub fn filled(path: &str, harness: &Harness) -> String {
     let uuid = Uuid::new_v4().to_string();
     let slug = if path.contains("{ping_key}") {
@@ -165,7 +165,7 @@ async fn every_operation_is_served_and_every_other_method_is_refused() {
                 assert!(!text.contains("there is no path"), "{operation}: {text}");
                 contract().check_answer(&operation, status, &headers, &body);
             } else if ["/healthz", "/readyz", "/metrics"].contains(&path.as_str()) && method == "head" {
-                // HEAD is GET without its body (RFC 9110, 9.3.2): load balancers ask like that.
+                // HEAD is GET without the body (RFC 9110, 9.3.2). Some load balancers use HEAD.
                 assert!(status.is_success(), "{operation}: {status}");
                 assert!(body.is_empty(), "{operation}");
             } else {

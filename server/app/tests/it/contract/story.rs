@@ -1,4 +1,4 @@
-//! A story that touches every operation with its success and its faults; each answer is held against the contract.
+//! A story that calls every operation, with success and with each fault. Each answer is checked by the contract.
 
 mod alerts;
 mod changes;
@@ -396,7 +396,7 @@ async fn keys_and_project(caller: &Caller<'_>) {
     .await;
 }
 
-/// The faults that are the same everywhere: nothing of that id, too large a body, no key, a key that may not.
+/// Checks the faults that all operations share: an unknown id, too large a body, no key, and a key without the permission.
 async fn common_faults(harness: &Harness, seen: &mut BTreeMap<Operation, BTreeSet<u16>>) {
     for operation in contract().operations() {
         let Some(scope) = contract().scope(&operation) else {
@@ -446,7 +446,7 @@ async fn every_operation_answers_as_the_contract_says_in_success_and_in_fault() 
     channels(&caller, &harness.pool, &receiver).await;
     on_call(&caller).await;
     celery(&signals).await;
-    // A monitor of a Beat, with all that only such a one has.
+    // A monitor of a Beat has fields that no other monitor has.
     let of_beat = caller.pages("/api/v1/monitors?search=nightly-report", 1).await;
     assert!(of_beat[0]["beat_id"].is_string());
     runs(&caller).await;
@@ -454,10 +454,10 @@ async fn every_operation_answers_as_the_contract_says_in_success_and_in_fault() 
     holds(&caller, &monitor).await;
     snoozes_by_url(&caller, &harness, &monitor).await;
     keys_and_project(&caller).await;
-    // On a busy machine the examples' reports have opened incidents by now, too.
+    // On a slow machine, the reports in the examples have also opened incidents by now.
     let deliveries = caller.pages("/api/v1/deliveries", 2).await;
     let count = |alert: &str| deliveries.iter().filter(|one| one["alert"] == alert).count();
-    // 20 tests of the webhook, and four mails that ask for a confirmation.
+    // 20 tests of the webhook, and four confirmation mails.
     assert_eq!((count("test"), count("confirmation")), (20, 4));
     expect(
         &caller,
@@ -473,12 +473,12 @@ async fn every_operation_answers_as_the_contract_says_in_success_and_in_fault() 
         seen.entry(operation).or_default().extend(statuses);
     }
     common_faults(&harness, &mut seen).await;
-    // `outage` drives the 503s; a 500 is always a fault.
+    // `outage` tests the 503s. A 500 is always a fault.
     for operation in contract().operations() {
         let listed: BTreeSet<u16> = contract()
             .statuses(&operation)
             .into_iter()
-            // `hostile::limits` drives the 429s that the story does not meet.
+            // `hostile::limits` tests the 429s that the story does not cause.
             .filter(|status| *status < 500 && *status != 429)
             .collect();
         let mut found = seen.remove(&operation).unwrap_or_default();

@@ -8,25 +8,25 @@ use super::caller::Caller;
 use super::document::contract;
 use crate::harness::{self, Harness};
 
-/// What the harness's project has.
+/// One of everything in the harness's project.
 pub struct Things {
-    /// Gets the alerts of the channel while the test runs.
+    /// Receives the alerts of the channel while the test runs.
     _receiver: Receiver,
     pub channel: Value,
-    /// With the slug `job`, down after a failure with a body.
+    /// A monitor with the slug `job`. It is down after a failure with a body.
     pub monitor: Value,
     pub schedule: Value,
     pub incidents: Value,
     pub deliveries: Value,
     pub keys: Value,
-    /// The event that began a run of Beat `shop`.
+    /// The event that started a run of the Beat `shop`.
     pub run: Value,
     pub beats: Value,
     pub snoozes: Value,
     pub window: Value,
-    /// Who is on call has a channel of its own, so that the other channel can be deleted.
+    /// The person on call has a separate channel, so that the other channel can be deleted.
     pub rotation: Value,
-    /// Names that channel, so that the rotation can be deleted.
+    /// The policy names that separate channel, so that the rotation can be deleted.
     pub policy: Value,
 }
 
@@ -119,7 +119,7 @@ impl Things {
         }
     }
 
-    /// The id of what an API path of that noun (`monitors`, `channels`, …) is about.
+    /// Returns the id of the thing that an API path with this noun (`monitors`, `channels`, …) is about.
     pub fn id(&self, noun: &str) -> &str {
         let id = match noun {
             "beats" => &self.beats["beats"][0]["id"],
@@ -138,7 +138,7 @@ impl Things {
         id.as_str().unwrap()
     }
 
-    /// A path of the API with the ids of these things in it.
+    /// Returns an API path with the ids of these things.
     pub fn path(&self, template: &str) -> String {
         if !template.contains("{id}") {
             return template.to_owned();

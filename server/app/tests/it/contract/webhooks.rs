@@ -1,4 +1,4 @@
-//! What receivers of webhooks get is what the contract tells them.
+//! Webhooks reach their receivers as the contract describes them.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use super::Caller;
 use super::document::contract;
 use crate::harness::{self, LIMIT};
 
-/// Checks a webhook, and says which it is.
+/// Checks a webhook, and returns its type.
 fn check(request: &Request) -> String {
     let body: Value = serde_json::from_slice(&request.body).unwrap();
     let kind = body["type"].as_str().unwrap().to_owned();
@@ -89,7 +89,7 @@ async fn every_webhook_is_sent_as_the_contract_says() {
         .await;
     harness.client.get(format!("{ping}/fail")).send().await.unwrap();
     receiver.wait_for(3, LIMIT).await;
-    // The reminder is a day away: its time is moved here.
+    // The reminder would be due in a day, so the test changes its time.
     sqlx::query("UPDATE incident SET remind_at = opened_at")
         .execute(&harness.pool)
         .await
@@ -107,7 +107,7 @@ async fn every_webhook_is_sent_as_the_contract_says() {
         )
         .await;
     receiver.wait_for(6, LIMIT).await;
-    // A spell would have to last: what it leaves behind is put there.
+    // A blind spell would take too long, so the test inserts its notice.
     sqlx::query(
         "INSERT INTO blind_notice (project_id, spell_started_at, spell_ended_at, monitors, tell_at)
         SELECT id, now() - interval '1 day', now(), 3, now() FROM project",
@@ -132,7 +132,7 @@ async fn every_webhook_is_sent_as_the_contract_says() {
     );
     let listed: BTreeSet<String> = contract().webhooks().into_keys().collect();
     assert_eq!(kinds.into_iter().collect::<BTreeSet<_>>(), listed);
-    // What became of them can be read; the switched-off channel says why.
+    // The API shows the fate of each delivery, and the reason why a channel is switched off.
     let deliveries = caller.pages("/api/v1/deliveries", 2).await;
     assert_eq!(deliveries.len(), 8);
     let dead = harness

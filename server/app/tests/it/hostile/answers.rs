@@ -1,4 +1,4 @@
-//! What answers tell a browser, a cache and a key.
+//! What answers reveal to a browser, a cache and a key.
 
 use reqwest::header::{CACHE_CONTROL, HeaderMap, SET_COOKIE, STRICT_TRANSPORT_SECURITY};
 use reqwest::{Method, StatusCode};
@@ -145,7 +145,7 @@ async fn a_preflight_is_answered_for_ping_urls_and_for_nothing_else() {
     harness.stop().await;
 }
 
-/// Who may only look must not be able to signal: a ping URL is all that it takes.
+/// A key that may only read must not be able to signal, and a ping URL alone permits that.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_key_is_shown_no_ping_url() {
     let harness = harness::start().await;

@@ -1,4 +1,4 @@
-//! Small requests that cost much.
+//! Small requests that are expensive to handle.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ async fn send(harness: &Harness, body: Vec<u8>) -> Response {
         .unwrap()
 }
 
-/// `times` empty objects.
+/// Returns `times` empty JSON objects.
 fn empty_objects(times: usize) -> String {
     vec!["{}"; times].join(",")
 }
@@ -59,7 +59,7 @@ async fn what_a_batch_does_not_need_is_not_built() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_of_too_many_events_is_refused_at_the_first_that_is_too_many() {
     let harness = harness::start().await;
-    // Not even JSON behind the first 1,001: whoever reads on sees it.
+    // After the first 1,001 events, the text is not JSON. A server that read on would find that fault.
     let batch = gzip(&format!(
         r#"{{"sent_at":"2026-03-01T02:00:00Z","events":[{},nonsense"#,
         empty_objects(1_001)
@@ -83,7 +83,7 @@ async fn a_batch_of_too_many_events_is_refused_at_the_first_that_is_too_many() {
     harness.stop().await;
 }
 
-/// Many of them at once: a ping is answered meanwhile.
+/// Many expensive batches arrive at once, and the server answers a ping meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn pings_are_answered_while_costly_batches_are_read() {
     let harness = harness::start().await;
@@ -119,7 +119,7 @@ async fn pings_are_answered_while_costly_batches_are_read() {
     harness.stop().await;
 }
 
-/// A schedule of 240 entries, which is no small batch. Its sender waits while it is followed.
+/// A schedule of 240 entries, which counts as a large batch. Its sender waits until the server has applied it.
 fn large_schedule(beat: &str) -> Vec<u8> {
     let entries: Vec<Value> = (0..240)
         .map(|number| {
@@ -137,7 +137,7 @@ fn large_schedule(beat: &str) -> Vec<u8> {
     gzip(&batch)
 }
 
-/// As many as there are turns, and each holds its turn for as long as its Beat is locked.
+/// There are as many batches as turns. Each batch holds its turn for as long as its Beat's row is locked.
 #[tokio::test(flavor = "multi_thread")]
 async fn large_batches_of_one_project_leave_a_turn_for_another() {
     let harness = harness::start().await;
@@ -162,7 +162,7 @@ async fn large_batches_of_one_project_leave_a_turn_for_another() {
         };
         let start = Instant::now();
         while is_held().await == 0 {
-            assert!(start.elapsed() < harness::LIMIT, "nobody waits for the Beat");
+            assert!(start.elapsed() < harness::LIMIT, "no request waits for the Beat");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let answer = harness

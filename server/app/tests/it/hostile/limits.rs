@@ -1,4 +1,4 @@
-//! What one leaked key can use up.
+//! The limits on what one leaked key can consume.
 
 use std::net::TcpListener;
 
@@ -47,7 +47,7 @@ async fn a_ping_key_creates_so_many_monitors_a_day() {
     let refused = get(&harness, &format!("/ping/{}/job-7?create=1", harness.ping_key)).await;
     assert!((86_000..=86_400).contains(&wait(&refused)), "{}", wait(&refused));
 
-    // Entries of a Beat count with them, and those that fit are watched.
+    // The entries of a Beat count as monitors, too. Those within the limit are watched.
     let entry = |n: usize| json!({"name": format!("entry-{n}"), "schedule": {"kind": "interval", "seconds": 60}, "grace_seconds": 60});
     let schedule = |entries: Vec<Value>| {
         json!({"sent_at": "2026-03-01T02:00:00Z", "events": [{"id": Uuid::new_v4(), "type": "beat_schedule",
@@ -68,7 +68,7 @@ async fn a_ping_key_creates_so_many_monitors_a_day() {
         .await;
     assert_eq!(watched.len(), 5);
 
-    // What exists is pinged as before, and a write key creates as before.
+    // Existing monitors receive pings as before, and a write key creates monitors as before.
     assert_eq!(
         get(&harness, &format!("/ping/{}/job-0?create=1", harness.ping_key))
             .await
@@ -81,7 +81,7 @@ async fn a_ping_key_creates_so_many_monitors_a_day() {
     harness.stop().await;
 }
 
-/// A second process does not double what a project may have made.
+/// A second process does not double the quota of a project.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_processes_count_created_monitors_together() {
     let quotas = QuotaSettings {
@@ -110,7 +110,7 @@ async fn two_processes_count_created_monitors_together() {
         .filter(|answer| answer.as_ref().unwrap().status() == StatusCode::CREATED)
         .count();
 
-    // One that found no turn in time may try again: it took nothing.
+    // A request that got no turn in time may be retried: it used nothing of the quota.
     let monitors = Caller::new(&harness).pages("/api/v1/monitors", 50).await;
     assert_eq!(monitors.len(), created);
     assert!((1..=10).contains(&created), "{created}");
@@ -166,7 +166,7 @@ async fn too_many_pings_are_refused_and_others_are_heard() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ping_beyond_the_quota_of_bytes_counts_without_its_body() {
     let harness = start(QuotaSettings {
-        // A whole body always fits.
+        // The body that crosses the quota still fits completely.
         body_bytes_per_day: 1,
         ..QuotaSettings::default()
     })
@@ -212,7 +212,7 @@ async fn a_write_key_issues_so_many_keys_a_day_and_so_many_at_all() {
     let caller = Caller::new(&harness);
     let new = json!({"name": "CI", "scope": "read"});
 
-    // Many at once: none slips through.
+    // Of many concurrent requests, none exceeds the limit.
     let issues = (0..12).map(|_| caller.json(Method::POST, "/api/v1/api-keys", &new));
     let answers = futures::future::join_all(issues).await;
     let issued = answers
@@ -226,7 +226,7 @@ async fn a_write_key_issues_so_many_keys_a_day_and_so_many_at_all() {
             .all(|answer| answer.status == StatusCode::CREATED || answer.code() == "too_many_requests")
     );
 
-    // Revoked ones count for the day, and not for all days.
+    // Revoked keys count for the day, and not for the days after it.
     sqlx::query("UPDATE quota SET ends_at = ends_at - interval '1 day'")
         .execute(&harness.pool)
         .await

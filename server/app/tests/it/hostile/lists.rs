@@ -1,4 +1,4 @@
-//! Lists that a tenant can make long.
+//! Limits on lists that a tenant can make long.
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::contract::Caller;
 use crate::harness;
 
-/// A worker of 200 queues with names of 244 characters takes 49 kB of an answer.
+/// A worker with 200 queues, whose names have 244 characters, takes 49 kB of an answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_of_workers_is_bounded_in_bytes_and_loses_nobody() {
     let harness = harness::start().await;
@@ -60,7 +60,7 @@ async fn workers_queues_brokers_and_beats_are_paged_newest_first() {
             "INSERT INTO broker (id, project_id, app, status, created_at) SELECT $1, id, $2, 'up', now() FROM project",
             "INSERT INTO beat (id, project_id, name, status, period_seconds, grace_seconds, created_at) SELECT $1, id, $2, 'up', 15, 60, now() FROM project",
         ] {
-            // Names in the order opposite to the ids'.
+            // The names sort in the opposite order of the ids.
             sqlx::query(insert)
                 .bind(id)
                 .bind(format!("name-{}", 9 - n))

@@ -1,4 +1,4 @@
-//! What a hostile client may not do: learn more than its key allows, hold the server, or shut others out.
+//! What a hostile client must not achieve: learn more than its key allows, block the server, or keep others from using it.
 
 mod answers;
 mod batches;

@@ -1,4 +1,4 @@
-//! Requests byte by byte, as no decent client writes them.
+//! Requests byte by byte, as no well-behaved client writes them.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -10,7 +10,7 @@ use crate::harness::{self, Harness, LIMIT};
 pub async fn exchange(harness: &Harness, pieces: &[&[u8]]) -> String {
     let mut stream = TcpStream::connect(harness.app.address()).await.unwrap();
     for piece in pieces {
-        // A server that has already refused may have closed it.
+        // A server that has already refused may have closed the connection.
         let _ = stream.write_all(piece).await;
         stream.flush().await.unwrap();
         tokio::task::yield_now().await;
@@ -22,7 +22,7 @@ pub async fn exchange(harness: &Harness, pieces: &[&[u8]]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// A proxy may take a bare LF for part of a header's value and pass it on: two readers of one head would see two requests.
+/// A proxy may take a bare LF as part of a header's value and forward it. Two readers of one head would then see two requests.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bare_line_feed_in_a_head_is_refused() {
     let harness = harness::start().await;
@@ -32,9 +32,9 @@ async fn a_bare_line_feed_in_a_head_is_refused() {
         &[b"GET /healthz HTTP/1.1\r\nHost: a\r\nX: a\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n0\r\n\r\n"],
         &[b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\n"],
         &[b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\n\n"],
-        // In pieces, the carriage return at the end of one.
+        // The request comes in pieces, and one piece ends with the carriage return.
         &[b"GET /healthz HTTP/1.1\r\nHost: a\r\nX: a", b"\n", b"Connection: close\r\n\r\n"],
-        // The second request of a connection, behind a body that holds bare line feeds, which are fine there.
+        // The second request of a connection. The body before it contains bare line feeds, which are allowed there.
         &[
             b"POST /ping/00000000-0000-4000-8000-000000000000 HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\na\n\nb",
             b"GET /healthz HTTP/1.1\r\nHost: a\nConnection: close\r\n\r\n",
@@ -61,18 +61,18 @@ async fn right_requests_pass_however_they_are_cut() {
     let close = "GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
     let nowhere = "/ping/00000000-0000-4000-8000-000000000000";
     let requests = [
-        // Pipelined, with bodies of both kinds that hold line feeds and what looks like heads.
+        // Pipelined requests, with bodies of both kinds. The bodies contain line feeds and text that looks like a head.
         format!(
             "POST {nowhere} HTTP/1.1\r\nHost: a\r\nContent-Length: 20\r\n\r\na\n\nGET / HTTP/1.1\n\n\n\
              POST {nowhere} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\n\n\n\n\n\n\r\nA\r\n0123456789\r\n0\r\n\r\n\
              GET {nowhere} HTTP/1.1\r\nHost: a\r\n\r\n{close}"
         ),
-        // Trailers, and a content length with blanks.
+        // A request with trailers, and one whose content length has blanks.
         format!(
             "POST {nowhere} HTTP/1.1\r\nHost: a\r\ncontent-length:  3 \r\n\r\n\n\n\n\
              PUT {nowhere} HTTP/1.1\r\nHost: a\r\ntransfer-encoding: Chunked\r\n\r\n1\r\n\n\r\n0\r\n\r\n{close}"
         ),
-        // An empty line before a request (RFC 9112, 2.2).
+        // An empty line before a request is allowed (RFC 9112, 2.2).
         format!("\r\n{close}"),
     ];
 

@@ -1,4 +1,4 @@
-//! Requests share the database fairly: whoever's requests hang, another one's are answered.
+//! Requests share the database fairly: when the requests of one asker hang, the server answers those of another.
 
 use std::time::{Duration, Instant};
 
@@ -7,12 +7,12 @@ use serde_json::json;
 
 use crate::harness::{Harness, LIMIT, start};
 
-/// Requests that one client has under way at once: more than there are connections to the database.
+/// The number of concurrent requests of one client, which exceeds the number of connections to the database.
 const FLOOD: usize = 30;
-/// `OF_ONE_ASKER` of server/app/src/lib.rs.
+/// The limit `OF_ONE_ASKER` of server/app/src/lib.rs.
 const OF_ONE_ASKER: i64 = 4;
 
-/// Statements that wait for a lock.
+/// Returns the number of statements that wait for a lock.
 async fn waiting_for_a_lock(server: &Harness) -> i64 {
     sqlx::query_scalar(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
@@ -22,7 +22,7 @@ async fn waiting_for_a_lock(server: &Harness) -> i64 {
     .unwrap()
 }
 
-/// A request that a proxy passes on for a client of this address.
+/// Makes a request that a proxy forwards for a client with this address.
 fn from(address: &str, request: RequestBuilder) -> RequestBuilder {
     request.header("x-forwarded-for", address)
 }
@@ -37,7 +37,7 @@ async fn is_answered(request: RequestBuilder, what: &str) {
     );
 }
 
-/// Floods the server with requests of one project that hang, checks other requests meanwhile, and then lets the flood go.
+/// Floods the server with requests of one project that hang, checks other requests meanwhile, and then releases the flood.
 async fn flood(server: &Harness, address: impl Fn(usize) -> String) {
     let monitor = server
         .monitor(json!({"name": "Held", "schedule": {"kind": "interval", "seconds": 3600}}))
@@ -58,7 +58,7 @@ async fn flood(server: &Harness, address: impl Fn(usize) -> String) {
         .collect();
     let start = Instant::now();
     while waiting_for_a_lock(server).await < OF_ONE_ASKER {
-        assert!(start.elapsed() < LIMIT, "the flood does not come");
+        assert!(start.elapsed() < LIMIT, "the flood does not arrive");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 
@@ -106,11 +106,11 @@ async fn a_project_has_its_share_however_many_addresses_its_clients_have() {
     server.stop().await;
 }
 
-/// Nobody who is unknown can crowd out who has a key: unknown ones have their address's share.
+/// Unknown clients cannot crowd out a client with a key: they have the share of their address.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_without_a_project_have_the_share_of_their_address() {
     let server = start().await;
-    // Every look for a key hangs.
+    // Every query for a key hangs.
     let mut holds = server.pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE api_key IN ACCESS EXCLUSIVE MODE")
         .execute(&mut *holds)
@@ -121,7 +121,7 @@ async fn requests_without_a_project_have_the_share_of_their_address() {
         .collect();
     let start = Instant::now();
     while waiting_for_a_lock(&server).await < OF_ONE_ASKER {
-        assert!(start.elapsed() < LIMIT, "the flood does not come");
+        assert!(start.elapsed() < LIMIT, "the flood does not arrive");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 
@@ -129,7 +129,7 @@ async fn requests_without_a_project_have_the_share_of_their_address() {
         let ready = server.client.get(format!("{}/readyz", server.url));
         is_answered(from("198.51.100.3", ready), "a probe").await;
     }
-    // A probe from the flood's own address learns that the database answers.
+    // A probe from the address of the flood learns that the database answers.
     let ready = server.client.get(format!("{}/readyz", server.url));
     is_answered(from("203.0.113.7", ready), "a probe beside the flood").await;
 

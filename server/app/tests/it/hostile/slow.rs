@@ -1,4 +1,4 @@
-//! Clients that hold connections: the server closes them, and serves others meanwhile.
+//! Clients that hold connections: the server closes these, and serves others meanwhile.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ fn settings(per_address: usize, total: usize) -> ConnectionSettings {
     }
 }
 
-/// A server that limits this machine, too.
+/// Starts a server that limits the connections of this machine, too.
 async fn start(connections: ConnectionSettings) -> Harness {
     harness::start_changed(|parts| Parts {
         connections,
@@ -34,7 +34,7 @@ async fn start(connections: ConnectionSettings) -> Harness {
     .await
 }
 
-/// Connects from another address of this machine than everybody else.
+/// Connects from an address of this machine that no other client uses.
 async fn connect_from(address: &str, to: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(format!("{address}:0").parse().unwrap()).unwrap();
@@ -52,15 +52,12 @@ async fn ping_url(harness: &Harness) -> String {
 async fn is_cut(mut stream: TcpStream) {
     let mut answer = Vec::new();
     let read = timeout(LIMIT, stream.read_to_end(&mut answer)).await;
-    assert!(
-        read.is_ok(),
-        "the server holds a connection on which nothing comes"
-    );
+    assert!(read.is_ok(), "the server keeps an idle connection open");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_body_that_does_not_come_is_cut_and_pings_are_answered_meanwhile() {
-    // Far fewer places than slow clients: were those held forever, nobody else would get one.
+    // There are far fewer places than slow clients. If the server never closed their connections, other clients would get no place.
     let harness = start(settings(1_000, 40)).await;
     let ping_url = ping_url(&harness).await;
     let ping = &ping_url[harness.url.len()..];
@@ -87,7 +84,7 @@ async fn every_body_that_does_not_come_is_cut_and_pings_are_answered_meanwhile()
     }
 
     for _ in 0..5 {
-        // A client that keeps no connection, as a cron job's.
+        // A client that keeps no connection, like the one of a cron job.
         let answer = harness::client().get(&ping_url).send().await.unwrap();
         assert_eq!(answer.status(), StatusCode::OK);
     }
@@ -95,7 +92,7 @@ async fn every_body_that_does_not_come_is_cut_and_pings_are_answered_meanwhile()
     harness.stop().await;
 }
 
-/// The server below it has a deadline for the first head of a connection only.
+/// The HTTP library has a deadline only for the first head of a connection.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_head_that_does_not_come_is_cut() {
     let harness = start(settings(1_000, 1_000)).await;
@@ -111,12 +108,12 @@ async fn a_second_head_that_does_not_come_is_cut() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_nobody_reads_is_cut() {
-    // One place for this address: it is free again when the connection is cut.
+    // This address has one place, which is free again when the server closes the connection.
     let harness = start(settings(1, 1_000)).await;
     let reader = connect_from("127.0.0.5", harness.app.address()).await;
     let (_keep, mut write) = reader.into_split();
     let asks = tokio::spawn(async move {
-        // Far more than the kernel keeps on the way.
+        // The answers exceed by far what the kernel's buffers can hold.
         for _ in 0..20_000 {
             if write
                 .write_all(b"GET /docs/problems HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -141,7 +138,7 @@ async fn an_answer_that_nobody_reads_is_cut() {
         }
         assert!(
             start.elapsed() < LIMIT,
-            "the connection of a client that reads nothing is held"
+            "the connection of a client that reads nothing stays open"
         );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -161,7 +158,7 @@ async fn one_address_does_not_get_all_connections() {
     let mut held = Vec::new();
     for _ in 0..10 {
         let mut stream = connect_from("127.0.0.6", harness.app.address()).await;
-        // Answered, so that it has its place before the next one asks.
+        // The server has answered, so this connection has its place before the next one asks.
         stream
             .write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
             .await
@@ -183,7 +180,7 @@ async fn one_address_does_not_get_all_connections() {
     harness.stop().await;
 }
 
-/// Behind a trusted proxy all clients have the proxy's address.
+/// Behind a trusted proxy, all clients have the proxy's address.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trusted_proxy_has_as_many_connections_as_it_wants() {
     let harness = harness::start_changed(|parts| Parts {

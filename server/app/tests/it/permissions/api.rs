@@ -1,4 +1,4 @@
-//! Every request of the API and every ping URL, with each key.
+//! Every request of the API and every ping URL, tried with each key.
 
 use deadbeat_domain::ids::ProjectId;
 use deadbeat_domain::people::access::{Access, Actor};
@@ -15,24 +15,24 @@ use crate::contract::dump;
 use crate::contract::things::Things;
 use crate::harness::{self, Harness};
 
-/// Whose key comes with a request.
+/// The owner of the key that comes with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Whose {
     Nobody,
-    /// No project has it, or it was revoked.
+    /// A key of no project, or a revoked key.
     Invalid,
     Own(Scope),
     Other(Scope),
 }
 
 impl Whose {
-    /// Whether the project's own things are open to it.
+    /// True if the key may do this to the project's own things.
     fn may(self, action: Action) -> bool {
         matches!(self, Self::Own(scope) if action.is_of_scope(scope))
     }
 }
 
-/// Looks like a key.
+/// A made-up key in the right form.
 const MADE_UP: &str = "dbp_00000000000000000000000000000000000000000000";
 
 struct Answer {
@@ -102,7 +102,7 @@ impl Walk {
         }
     }
 
-    /// Sends a request about the project's own things. Its body, if it takes one, is never good enough to change something.
+    /// Sends a request about the project's own things. A body, if the request takes one, is never valid enough to change something.
     async fn send(&self, request: &Request, key: &str) -> Answer {
         let is_upsert = request.method() == Method::PUT && request.path().starts_with("/api/");
         let path = if is_upsert {
@@ -139,7 +139,7 @@ impl Walk {
         Answer { status, bytes }
     }
 
-    /// The requests that need no session: the API, its neighbours, and ping URLs.
+    /// Returns the requests that need no session: the API, health and metrics, and ping URLs.
     fn requests() -> Vec<Request> {
         let operations = contract().operations();
         requests()
@@ -149,16 +149,16 @@ impl Walk {
     }
 }
 
-/// Whether a ping key of another project asks for something of that project alone: the address names nothing but the key.
+/// True if the request, with a ping key of another project, is about that other project only: its address contains only the key.
 fn names_own_project(request: &Request, whose: Whose) -> bool {
     let path = request.path();
     matches!(whose, Whose::Other(Scope::Ping)) && path.contains("{ping_key}") && !path.contains("{slug}")
 }
 
-/// How a request must be answered to whom the project's own things are not open.
+/// Returns the answer to a key that may not do this to the project's own things.
 fn expected(request: &Request, action: Action, whose: Whose) -> Option<(u16, &'static str)> {
     if request.is_ping_url() {
-        // A stranger learns nothing about keys: whatever is wrong is not found.
+        // A stranger learns nothing about keys: every fault is answered with 404.
         return Some((404, ""));
     }
     let of_id = request.path().contains("{id}") && request.method() != Method::PUT;
@@ -167,7 +167,7 @@ fn expected(request: &Request, action: Action, whose: Whose) -> Option<(u16, &'s
         Whose::Invalid => Some((401, "unknown_key")),
         Whose::Own(scope) | Whose::Other(scope) if !action.is_of_scope(scope) => Some((403, "key_scope")),
         Whose::Other(_) if of_id => Some((404, "not_found")),
-        // The key's own project is answered about.
+        // The answer is about the key's own project.
         Whose::Own(_) | Whose::Other(_) => None,
     }
 }
@@ -193,7 +193,7 @@ async fn every_request_is_answered_to_each_key_as_the_table_says() {
     .into();
     let ping_url = walk.things.monitor["ping_url"].as_str().unwrap();
 
-    // First all that must change nothing.
+    // First come all requests that must change nothing.
     let mut walked = 0;
     for request in Walk::requests() {
         let operation = &request.operation;
@@ -211,7 +211,7 @@ async fn every_request_is_answered_to_each_key_as_the_table_says() {
                 assert!(![401, 403, 404].contains(&answer.status.as_u16()), "{about}");
             }
             for own in ids.iter().map(String::as_str).chain([ping_url, "\"Job\""]) {
-                assert!(!answer.text().contains(own), "{own} is told in {about}");
+                assert!(!answer.text().contains(own), "{own} is shown in {about}");
             }
             walked += 1;
         }
@@ -223,9 +223,9 @@ async fn every_request_is_answered_to_each_key_as_the_table_says() {
         "a refused request changes nothing"
     );
 
-    // Then what is allowed; deletions last.
+    // Then come the allowed requests, and deletions last.
     let mut requests = Walk::requests();
-    // What lies below a thing goes before the thing.
+    // The parts of a thing are deleted before the thing.
     requests.sort_by_key(|one| {
         (
             one.method() == Method::DELETE,

@@ -1,4 +1,4 @@
-//! Who may do what, over every route: docs/permissions.md lists the routes, the domain's table says what is expected.
+//! Permissions of every route: docs/permissions.md lists the routes, and the domain's table says what is expected.
 
 mod api;
 mod pages;
@@ -14,10 +14,10 @@ use crate::contract::document::{Operation, contract};
 
 const PAGE: &str = include_str!("../../../../../docs/permissions.md");
 
-/// A request of the table.
+/// A request in the table of docs/permissions.md.
 pub struct Request {
     pub operation: Operation,
-    /// None: needs neither a key nor a session.
+    /// The permission, or None if the request needs neither a key nor a session.
     pub action: Option<Action>,
 }
 
@@ -30,14 +30,14 @@ impl Request {
         &self.operation.path
     }
 
-    /// A ping URL: its key or id stands in the path.
+    /// True for a ping URL, whose path contains its key or id.
     fn is_ping_url(&self) -> bool {
         let path = self.path().trim_start_matches("/ping");
         path.starts_with("/{")
     }
 }
 
-/// The requests of docs/permissions.md.
+/// Returns the requests of docs/permissions.md.
 pub fn requests() -> Vec<Request> {
     let table = PAGE.split("| request | permission |").nth(1).unwrap();
     let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
@@ -62,10 +62,10 @@ pub fn requests() -> Vec<Request> {
     .collect()
 }
 
-/// What the pages register with `web::resource("…")`, and single documents with `config.route("…")`.
+/// Returns what the pages register with `web::resource("…")`, and single documents with `config.route("…")`.
 fn pages() -> BTreeSet<Operation> {
     fn read(folder: &Path, found: &mut BTreeSet<Operation>) {
-        // The contract's tests read these.
+        // The tests of the contract read these.
         const OTHERS: [&str; 4] = ["api", "operation", "ping.rs", "assets.rs"];
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -80,7 +80,7 @@ fn pages() -> BTreeSet<Operation> {
                 continue;
             }
             let source = std::fs::read_to_string(&path).unwrap();
-            // Other ways to register a route would pass this test unseen.
+            // This test would overlook routes that are registered in other ways.
             for other in [
                 "web::scope",
                 "#[get",
@@ -135,7 +135,7 @@ fn every_route_has_its_permission_in_the_table() {
 
     assert_eq!(listed, served, "docs/permissions.md lists every route");
     for request in requests.iter().filter(|one| !pages.contains(&one.operation)) {
-        // A key in a URL is no key in a header, which is what the contract speaks of.
+        // The contract means a key in a header. A key in a URL is not one.
         let action = request.action.filter(|_| !request.is_ping_url());
         let scope = action
             .and_then(Action::least_scope)

@@ -1,4 +1,4 @@
-//! Every page, to each role.
+//! Every page, opened by each role.
 
 use deadbeat_domain::ids::{AccountId, ProjectId};
 use deadbeat_domain::people::permission::Action;
@@ -15,7 +15,7 @@ use crate::web_dashboard::Browser;
 
 const PASSWORD: &str = "a long password";
 
-/// A browser of a new account.
+/// Makes a new account, and a browser that is signed in with it.
 async fn browser<'a>(harness: &'a Harness, name: &str) -> (AccountId, Browser<'a>) {
     let email = format!("{name}@example.org");
     let account = account::create(harness.app.services(), &email, PASSWORD)
@@ -47,7 +47,7 @@ async fn own_project(harness: &Harness) -> ProjectId {
     ProjectId(Uuid::try_parse(&id).unwrap())
 }
 
-/// A page's path in a project.
+/// Returns the path of a page of a project.
 fn path(request: &Request, things: &Things, project: ProjectId) -> String {
     let path = things
         .path(request.path())

@@ -18,7 +18,7 @@ async fn entries(caller: &Caller<'_>) -> Vec<Value> {
     caller.pages("/api/v1/audit-entries", 50).await
 }
 
-/// The id of the write key that the caller uses.
+/// Returns the id of the write key that the caller uses.
 async fn own_key(harness: &Harness) -> String {
     let keys = harness.get("/api/v1/api-keys").await;
     let prefix = &harness.api_key[..8];
@@ -68,7 +68,7 @@ async fn every_request_that_changes_something_leaves_one_entry() {
     let policy = json!({"name": "Shop", "match": {"tags": ["shop"]}, "steps": steps});
     let hook = json!({"kind": "webhook", "name": "Second hook", "settings": {"url": SECRET}});
     let none = Value::Null;
-    // In an order in which each succeeds.
+    // The order is such that each step succeeds.
     let steps: Vec<(Method, String, Value, &str)> = vec![
         (
             Method::POST,
@@ -272,7 +272,7 @@ async fn every_request_that_changes_something_leaves_one_entry() {
         .operations()
         .into_iter()
         .filter(|one| one.path.starts_with("/api/") && one.method != "get")
-        // Reports of the SDK, and a computation.
+        // These are the SDK's reports, and a computation.
         .filter(|one| !["/api/v1/events", "/api/v1/schedules/preview"].contains(&one.path.as_str()))
         .collect();
     assert_eq!(covered, mutating);
@@ -286,7 +286,7 @@ async fn every_request_that_changes_something_leaves_one_entry() {
         &harness.api_key[8..],
         &harness.ping_key[8..],
     ] {
-        assert!(!rows.contains(secret), "the audit trail holds a secret");
+        assert!(!rows.contains(secret), "the audit trail contains a secret");
     }
     let changed = sqlx::query("UPDATE audit_entry SET action = 'x'")
         .execute(&harness.pool)

@@ -1,4 +1,4 @@
-//! The way of an alert to somebody who has it: message, link, page, button, and the message to everybody else.
+//! Acknowledging an incident from an alert: message, link, page, button, and the message to all channels.
 
 use deadbeat_testkit::Receiver;
 use reqwest::{Method, StatusCode};
@@ -33,7 +33,7 @@ async fn whoever_got_an_alert_acknowledges_it_by_its_link() {
     );
     let path = format!("/api/v1/incidents/{}", opened["incident"]["id"].as_str().unwrap());
 
-    // Whoever opens the link only looks, however often; a changed link leads nowhere.
+    // Opening the link changes nothing, however often. A changed link finds nothing.
     for _ in 0..2 {
         let head = harness.client.head(&link).send().await.unwrap();
         assert_eq!(head.status(), StatusCode::OK);
@@ -73,7 +73,7 @@ async fn whoever_got_an_alert_acknowledges_it_by_its_link() {
     let told = body(1).await;
     assert_eq!(told["type"], "incident.acknowledged");
     assert_eq!(told["incident"]["acknowledged_by"], seen["acknowledged_by"]);
-    // Again: no channel gets a second message.
+    // A second acknowledgement sends no further message.
     let again = harness.client.post(&link).send().await.unwrap();
     assert_eq!(again.status(), StatusCode::OK);
     assert_eq!(

@@ -1,4 +1,4 @@
-//! The way of a mail address from a stranger's to one that alerts go to: mail, link, page, button, alert.
+//! Confirming a mail address: mail, link, page, button, and then alerts.
 
 use deadbeat_services::alert::delivery::senders::email::SmtpSettings;
 use deadbeat_testkit::Inbox;
@@ -36,7 +36,7 @@ async fn a_mail_address_gets_alerts_once_its_owner_pressed_the_button() {
         StatusCode::CONFLICT
     );
 
-    // Whoever opens the link only looks; a changed link leads nowhere.
+    // Opening the link changes nothing. A changed link finds nothing.
     let page = harness.client.get(&link).send().await.unwrap();
     assert_eq!(page.status(), StatusCode::OK);
     let page = page.text().await.unwrap();

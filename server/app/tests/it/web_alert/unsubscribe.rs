@@ -1,4 +1,4 @@
-//! The way of a mail address out of a channel: mail, header, and the POST of a mail program.
+//! Removing a mail address from a channel: mail, header, and the POST of a mail program.
 
 use deadbeat_services::alert::delivery::senders::email::SmtpSettings;
 use deadbeat_testkit::Inbox;
@@ -29,7 +29,7 @@ async fn a_mail_program_unsubscribes_with_one_post_and_whoever_opens_the_link_on
         link.starts_with(&format!("{}/unsubscribe/", harness.url)),
         "{link}"
     );
-    // RFC 8058 allows one click by https alone, and this server has no certificate.
+    // RFC 8058 allows unsubscribing with one click only by https, and this server has no certificate.
     assert_eq!(mails[0].header("List-Unsubscribe-Post"), None);
 
     for _ in 0..2 {
@@ -44,7 +44,7 @@ async fn a_mail_program_unsubscribes_with_one_post_and_whoever_opens_the_link_on
         );
     }
     assert_eq!(harness.get(&path).await["disabled_at"], Value::Null);
-    // A wrong link, another channel, and no link at all get the same answer.
+    // A wrong link, the link of another channel, and no link get the same answer.
     let mut answers = Vec::new();
     for wrong in [
         link.replace("token=", "token=0"),
@@ -63,7 +63,7 @@ async fn a_mail_program_unsubscribes_with_one_post_and_whoever_opens_the_link_on
     answers.dedup();
     assert_eq!(answers.len(), 1, "{answers:#?}");
 
-    // As a mail service posts it: RFC 8058, 3.2, in the form of RFC 7578.
+    // The POST of a mail service: RFC 8058, 3.2, in the form of RFC 7578.
     let body =
         "--x\r\nContent-Disposition: form-data; name=\"List-Unsubscribe\"\r\n\r\nOne-Click\r\n--x--\r\n";
     let post = harness.client.post(&link);

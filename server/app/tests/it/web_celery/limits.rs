@@ -1,4 +1,4 @@
-//! Who sees the page, and how much of it.
+//! Who may see the page, and how much the page shows.
 
 use reqwest::header::{ALLOW, LOCATION};
 use reqwest::{Method, StatusCode};
@@ -81,7 +81,7 @@ async fn it_is_shown_to_its_own_people_only() {
         &theirs,
         &[
             beat("secret"),
-            // The same application and queue by name.
+            // The other project uses the same names of an application and a queue.
             worker("shop", "celery@secret", json!({"queues": ["celery"]})),
             sample(
                 "shop",
@@ -148,7 +148,7 @@ async fn of_a_thousand_workers_the_worst_are_shown_and_the_others_counted() {
     .execute(&harness.pool)
     .await
     .unwrap();
-    // A second application, so that the first is not alone.
+    // With a second application, the page shows several.
     sqlx::query(
         "INSERT INTO queue (id, project_id, app, name, status, depth, seen_at, created_at)
         SELECT gen_random_uuid(), project.id, CASE WHEN n = 1 THEN 'other' ELSE 'shop' END, 'q' || n, 'up', n, now(), now()
@@ -181,7 +181,7 @@ async fn of_a_thousand_workers_the_worst_are_shown_and_the_others_counted() {
     assert!(place(&alone, ">celery@w1200</a>") < place(&alone, ">celery@w0001</a>"));
     assert!(
         place(&alone, ">q31</a>") < place(&alone, ">q2</a>"),
-        "what waits most first"
+        "the deepest queue comes first"
     );
     harness.stop().await;
 }

@@ -88,9 +88,9 @@ async fn guessing_is_stopped_and_told_when_to_come_back() {
     let stopped = browser.post("/sign-in", &guess).await;
     assert_eq!(stopped.status(), StatusCode::TOO_MANY_REQUESTS);
     let wait: u64 = stopped.headers()[RETRY_AFTER].to_str().unwrap().parse().unwrap();
-    assert!((1..=7).contains(&wait), "slowed down, not shut out: {wait}");
+    assert!((1..=7).contains(&wait), "slowed down, not locked out: {wait}");
 
-    // Neither the same account from elsewhere is stopped, nor this address with another account.
+    // The server blocks neither the same account from elsewhere nor another account from this address.
     let [here, elsewhere] = ["198.51.100.12", "198.51.100.13"];
     for (address, email, expected) in [
         (elsewhere, "guessed@example.org", StatusCode::UNPROCESSABLE_ENTITY),
@@ -138,7 +138,7 @@ async fn a_form_that_this_browser_was_not_shown_is_refused() {
             "{name}: {value}"
         );
     }
-    // Another browser's token does not fit this one's cookie, nor does any token without a cookie.
+    // A token fits only the cookie of its own browser. Without a cookie, no token fits.
     let mut other = Browser::new(&harness);
     let others = form_token(&other.get("/sign-in").await.text().await.unwrap());
     let mut stranger = Browser::new(&harness);
@@ -157,7 +157,7 @@ async fn a_form_that_this_browser_was_not_shown_is_refused() {
         StatusCode::FORBIDDEN
     );
 
-    // None of this ended the session; the real form does, also when the browser names our own origin.
+    // None of these requests ended the session. The real form does, also if the browser names the server's own origin.
     browser.dashboard("/").await;
     let request = browser
         .post_request("/sign-out", &[("form_token", &token)])

@@ -50,7 +50,7 @@ fn bodies(receiver: &Receiver) -> Vec<Value> {
         .collect()
 }
 
-/// The link of a message, read as the page reads it.
+/// Returns the link of a message, read as the page reads it.
 fn link_in(body: &Value) -> Link {
     let url = Url::parse(body["incident"]["acknowledge_url"].as_str().unwrap()).unwrap();
     let part = |name: &str| {
@@ -80,7 +80,7 @@ async fn the_link_in_an_alert_acknowledges_and_those_who_got_it_hear_who_did(poo
     let link = link_in(&bodies(&receiver)[0]);
 
     let seen = link::look(&world.services, &link).await.unwrap().unwrap();
-    assert_eq!(seen.acknowledged_at, None, "looking changes nothing");
+    assert_eq!(seen.acknowledged_at, None, "showing the page changes nothing");
     assert_eq!(world.alerts().await, ["opened"]);
     world.advance(60);
     let done = link::acknowledge(&world.services, &link, None)
@@ -94,15 +94,19 @@ async fn the_link_in_an_alert_acknowledges_and_those_who_got_it_hear_who_did(poo
 
     assert_eq!(done.acknowledged_by.as_deref(), Some("the link in channel Ops"));
     assert_eq!((done.acknowledged_at, done.remind_at), (Some(world.now()), None));
-    assert_eq!(again, done, "the first one stays");
-    assert_eq!(world.alerts().await, ["opened", "acknowledged"], "told once");
+    assert_eq!(again, done, "a second acknowledgement changes nothing");
+    assert_eq!(
+        world.alerts().await,
+        ["opened", "acknowledged"],
+        "one alert about the acknowledgement"
+    );
     delivery.deliver_once().await.unwrap();
     let told = &bodies(&receiver)[1];
     assert_eq!(told["type"], "incident.acknowledged");
     assert_eq!(told["incident"]["acknowledged_by"], "the link in channel Ops");
     assert!(
         told["incident"]["acknowledge_url"].is_null(),
-        "nothing is left to do"
+        "an acknowledged incident has no link"
     );
 
     world.ping(&monitor, Success).await;
@@ -112,7 +116,7 @@ async fn the_link_in_an_alert_acknowledges_and_those_who_got_it_hear_who_did(poo
     assert!(resolved["incident"]["acknowledge_url"].is_null());
 }
 
-/// The stored message has no signature, so who reads the database or a dump cannot acknowledge.
+/// The stored message has no signature. A person who reads the database or a dump therefore cannot acknowledge.
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn the_outbox_holds_no_link(pool: PgPool) {
     let world = World::new(pool).await;
@@ -168,7 +172,7 @@ async fn a_link_of_a_deleted_channel_of_another_incident_or_too_old_does_nothing
     assert_eq!(
         link::acknowledge(&world.services, good, None).await.unwrap(),
         None,
-        "it has ended"
+        "the link has expired"
     );
 
     world.ping(&one, Success).await;

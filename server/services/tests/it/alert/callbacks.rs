@@ -1,4 +1,4 @@
-//! Services to which channels write say who acknowledged an incident. Each row of the table in docs/alerting.md is one test.
+//! Services to which channels write report who acknowledged an incident. Each row of the table in docs/alerting.md is one test.
 
 use std::sync::Arc;
 
@@ -77,7 +77,7 @@ impl World {
         self.of_kind("jira_service_management", settings).await
     }
 
-    /// A fault, and its incident.
+    /// Makes a monitor fail, and returns the id of its incident.
     async fn fault(&self, name: &str) -> IncidentId {
         let monitor = self.monitor(name).await;
         self.ping(&monitor, Fail).await;
@@ -114,7 +114,7 @@ impl World {
         button.sign(&keyring()).unwrap()
     }
 
-    /// The button in the message that Slack got.
+    /// Returns the value of the button in the message that Slack received.
     async fn button_in_slack(&self, receiver: &Receiver) -> String {
         let outbound = OutboundSettings {
             ports: Vec::new(),
@@ -138,7 +138,7 @@ impl World {
     }
 }
 
-/// A user of the service may call themselves anything.
+/// Users of the service choose their names freely.
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn a_name_from_a_service_is_one_printable_line(pool: PgPool) {
     let world = World::new(pool).await;
@@ -167,7 +167,7 @@ async fn a_name_from_a_service_is_one_printable_line(pool: PgPool) {
     }
 }
 
-/// The secrets are sealed, an answer masks them, and a server that lacks the key says so to the service, which tries again.
+/// The database holds the secrets sealed, and an answer masks them. A server without the key asks the service to try again.
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn secrets_that_prove_callbacks_are_sealed(pool: PgPool) {
     let world = World::new(pool).await;
@@ -191,7 +191,7 @@ async fn secrets_that_prove_callbacks_are_sealed(pool: PgPool) {
         let shown = settings.to_string();
         assert!(shown.contains("…85a5") || shown.contains("…0123"), "{shown}");
     }
-    // A change that leaves the secret out keeps it.
+    // A change without the secret keeps the secret.
     let moved = json!({"routing_key": "a93facc04764012d7bfb002500d5d1a6"});
     channel::update(&world.services, &world.access, pager, None, Some(&moved))
         .await

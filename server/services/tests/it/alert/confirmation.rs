@@ -1,4 +1,4 @@
-//! Mail goes only to addresses that confirmed.
+//! Deadbeat sends mail only to addresses that confirmed.
 
 use deadbeat_domain::ids::ChannelId;
 use deadbeat_domain::monitor::ping::PingKind::Fail;
@@ -15,7 +15,7 @@ use sqlx::PgPool;
 use crate::setup::World;
 
 impl World {
-    /// As a deployment with strangers.
+    /// The services of a deployment with strangers: addresses must confirm.
     fn confirming(&self) -> Services {
         self.services.clone().with_channel_rules(ChannelRules {
             senders: None,
@@ -30,7 +30,7 @@ impl World {
             .unwrap()
     }
 
-    /// What became of the deliveries, oldest first: (type, status, why cancelled).
+    /// Returns the deliveries as (type, status, why cancelled), oldest first.
     async fn told(&self) -> Vec<(String, String, Option<String>)> {
         sqlx::query_as("SELECT payload ->> 'type', status, cancel_reason FROM delivery ORDER BY sequence")
             .fetch_all(&self.pool)
@@ -98,7 +98,7 @@ async fn addresses_of_members_and_confirmed_ones_of_the_project_are_not_asked(po
     assert!(owners.is_confirmed() && again.is_confirmed());
     assert!(
         !stranger.is_confirmed() && !elsewhere.is_confirmed(),
-        "another project asks for itself"
+        "another project needs its own confirmation"
     );
 }
 
@@ -125,14 +125,14 @@ async fn a_new_address_is_a_new_question_and_an_old_link_answers_it_no_more(pool
         .channel;
 
     assert!(!confirmed && !moved.is_confirmed() && !renamed.is_confirmed());
-    assert_eq!(world.told().await.len(), 2, "each address was asked once");
+    assert_eq!(world.told().await.len(), 2, "one question to each address");
     assert_eq!(renamed.settings.to_json(), json!({"to": "other@example.org"}));
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn what_waits_for_an_address_is_not_sent_to_the_one_that_replaces_it(pool: PgPool) {
     let world = World::new(pool).await;
-    // Confirmed: it was added before anybody had to be.
+    // This address counts as confirmed: the channel was added before confirmations were required.
     let ops = mail(&world.services, &world, "ops@example.org").await.unwrap();
     let monitor = world.monitor("backup").await;
     world.ping(&monitor, Fail).await;
@@ -177,7 +177,7 @@ async fn one_address_is_asked_three_times_a_day_whoever_asks(pool: PgPool) {
     assert_eq!(
         (made, world.told().await.len()),
         (1, 3),
-        "what was refused left nothing"
+        "a refused request stores nothing"
     );
     world.clock.advance(chrono::TimeDelta::days(1));
     channel::ask_again(&services, &world.access, ops.id)

@@ -1,4 +1,4 @@
-//! An incident that nobody acknowledges reaches more people, step by step.
+//! An incident that nobody acknowledges reaches more people, one step after the other.
 
 use deadbeat_domain::ids::{ChannelId, IncidentId};
 use deadbeat_domain::monitor::ping::PingKind::{Fail, Success};
@@ -14,7 +14,7 @@ use super::rotation::{settings, step};
 use crate::setup::World;
 
 impl World {
-    /// The channels that got a step, oldest first.
+    /// Returns the channels that got a step, oldest first.
     async fn escalated(&self) -> Vec<ChannelId> {
         let deliveries = self.deliveries().await.into_iter();
         deliveries
@@ -23,7 +23,7 @@ impl World {
             .collect()
     }
 
-    /// Moves the clock, sweeps, and says which channels got a step now.
+    /// Moves the clock, sweeps, and returns the channels that got a step in this sweep.
     async fn steps_after(&self, seconds: i64) -> Vec<ChannelId> {
         let before = self.escalated().await.len();
         self.sweep_after(seconds).await;
@@ -45,7 +45,7 @@ impl World {
             .unwrap();
     }
 
-    /// A monitor that tells no channel: only steps tell of it.
+    /// A monitor that alerts no channel: only steps send alerts about it.
     async fn quiet_monitor(&self) -> Monitor {
         self.monitor_telling("backup", Vec::new()).await
     }
@@ -68,7 +68,11 @@ async fn who_acknowledges_between_two_steps_ends_the_escalation(pool: PgPool) {
     assert_eq!(world.steps_after(299).await, []);
     world.acknowledge_it().await;
 
-    assert_eq!(world.pending().await, 0, "it ends with the acknowledgement");
+    assert_eq!(
+        world.pending().await,
+        0,
+        "the acknowledgement ends the escalation"
+    );
     assert_eq!(world.steps_after(1).await, []);
     assert_eq!(world.steps_after(100_000).await, []);
 }
@@ -88,7 +92,11 @@ async fn the_end_of_the_incident_ends_the_escalation_and_is_told_to_who_joined(p
 
     world.ping(&monitor, Success).await;
 
-    assert_eq!(world.pending().await, 0, "it ends with the incident");
+    assert_eq!(
+        world.pending().await,
+        0,
+        "the end of the incident ends the escalation"
+    );
     assert_eq!(world.steps_after(300).await, []);
     let told = world.deliveries().await;
     assert_eq!(
@@ -96,7 +104,7 @@ async fn the_end_of_the_incident_ends_the_escalation_and_is_told_to_who_joined(p
         [("escalated".to_owned(), one), ("resolved".to_owned(), one)]
     );
 
-    // The next incident begins anew.
+    // The next incident starts with the first step again.
     world.ping(&monitor, Fail).await;
     assert_eq!(world.steps_after(0).await, [one]);
 }
@@ -143,7 +151,7 @@ async fn steps_that_came_due_while_nobody_swept_do_not_come_at_once(pool: PgPool
 async fn a_step_goes_to_whoever_is_on_call_when_it_comes(pool: PgPool) {
     let world = World::new(pool).await;
     let (ann, ben) = (world.channel("ann").await, world.channel("ben").await);
-    // Ben takes over between the two steps.
+    // Ben goes on call between the two steps.
     let handover = world.now() + chrono::TimeDelta::seconds(300);
     let mut settings = settings(&[("Ben", &[ben]), ("Ann", &[ann])]);
     settings["layers"][0]["at"] = json!(handover.format("%H:%M").to_string());
@@ -218,7 +226,7 @@ async fn two_evaluators_never_send_a_step_twice(pool: PgPool) {
             world.evaluator.sweep_once()
         );
         let told = a.unwrap().escalated + b.unwrap().escalated + c.unwrap().escalated;
-        // One that met a locked row left it for the next sweep.
+        // A sweep that met a locked row left it for the next sweep.
         let rest = world.sweep().await.escalated;
         assert_eq!(told + rest, 30, "after {seconds} s");
     }
@@ -228,7 +236,7 @@ async fn two_evaluators_never_send_a_step_twice(pool: PgPool) {
     assert_eq!(world.escalated().await.len(), 60);
 }
 
-/// An acknowledgement waits for a step that is being taken; the step after that never comes.
+/// An acknowledgement waits for a sweep that is taking a step. The next step never comes.
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn an_acknowledgement_beside_a_sweep_ends_the_escalation(pool: PgPool) {
     let world = World::new(pool).await;
@@ -269,7 +277,7 @@ async fn a_step_whose_channel_is_gone_is_passed_over(pool: PgPool) {
         .unwrap();
     let monitor = world.quiet_monitor().await;
     world.ping(&monitor, Fail).await;
-    // The last release deletes it whoever names it.
+    // The last release deletes a channel even if a policy names it.
     sqlx::query("DELETE FROM channel WHERE id = $1")
         .bind(gone.0)
         .execute(&world.pool)
@@ -283,7 +291,7 @@ async fn a_step_whose_channel_is_gone_is_passed_over(pool: PgPool) {
         "the next step does not wait for its delay"
     );
 
-    // This release refuses, until the policy names it no more. The escalation goes on with the step of the same number.
+    // This release refuses until the policy no longer names the channel. The escalation then goes on with the step of the same number.
     assert!(
         channel::delete(&world.services, &world.access, three)
             .await
@@ -334,7 +342,7 @@ async fn a_monitor_escalates_by_the_policy_of_its_tags_and_no_policy_means_no_es
     world.ping(&plain, Fail).await;
     assert_eq!(world.steps_after(0).await, [all]);
 
-    // Without its policy, an incident escalates no more.
+    // Without its policy, an incident does not escalate any further.
     world.ping(&tagged, Success).await;
     world.ping(&tagged, Fail).await;
     policy::delete(&world.services, &world.access, of_tag)
@@ -344,7 +352,7 @@ async fn a_monitor_escalates_by_the_policy_of_its_tags_and_no_policy_means_no_es
     assert_eq!(world.pending().await, 0);
 }
 
-/// Rows that no version wrote: each is put aside for an hour, and the others go on.
+/// Rows that no version wrote: the evaluator puts each aside for an hour and handles the others.
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn an_escalation_that_cannot_be_read_holds_up_no_other(pool: PgPool) {
     let world = World::new(pool.clone()).await;
@@ -379,7 +387,7 @@ async fn an_escalation_that_cannot_be_read_holds_up_no_other(pool: PgPool) {
     assert_eq!(world.steps_after(1).await, [one]);
 }
 
-/// The last release resolves an incident and leaves its row behind.
+/// The last release resolves an incident and leaves its escalation row behind.
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn what_the_last_release_resolved_does_not_escalate(pool: PgPool) {
     let world = World::new(pool).await;

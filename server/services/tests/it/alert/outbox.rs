@@ -1,4 +1,4 @@
-//! Whom an alert goes to, and how often.
+//! Which channels an alert goes to, and how often.
 
 use deadbeat_domain::alert::message::Phase;
 use deadbeat_domain::monitor::ping::PingKind::{Fail, Success};
@@ -40,7 +40,7 @@ async fn all_means_those_added_later_too_and_chosen_means_just_those(pool: PgPoo
     assert_eq!(
         world.incidents().await.len(),
         3,
-        "an incident that nobody is told of is one all the same"
+        "an incident without alerts is still an incident"
     );
 }
 
@@ -120,11 +120,7 @@ async fn a_channel_that_joined_by_escalation_hears_that_it_is_over_and_is_not_re
     };
     assert_eq!(heard(first).await, ["opened", "reminder", "resolved"]);
     assert_eq!(heard(second).await, ["escalated", "resolved"]);
-    assert_eq!(
-        world.deliveries().await.len(),
-        5,
-        "the bystander hears of nothing"
-    );
+    assert_eq!(world.deliveries().await.len(), 5, "the bystander gets no alert");
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -161,7 +157,7 @@ async fn an_open_incident_is_told_again_once_an_interval(pool: PgPool) {
     assert_eq!(
         reminded,
         [0, 1, 0, 0, 0, 1, 1, 0, 1],
-        "an outage of ten hours is made up for once"
+        "one reminder makes up for an outage of ten hours"
     );
     world.ping(&monitor, Success).await;
     assert_eq!(world.sweep_after(60).await.reminded, 0, "over");
@@ -224,7 +220,7 @@ async fn who_has_acknowledged_is_not_reminded_and_still_hears_that_it_is_over(po
     assert_eq!(
         (first.acknowledged_at, first.remind_at),
         (again.acknowledged_at, None),
-        "the first one stays"
+        "a second acknowledgement changes nothing"
     );
     assert_eq!(world.sweep_after(7_200).await.reminded, 0);
     world.ping(&monitor, Success).await;
@@ -249,7 +245,7 @@ async fn reminders_that_were_switched_off_do_not_come_once_more(pool: PgPool) {
             .count("SELECT count(*) FROM incident WHERE remind_at IS NOT NULL")
             .await,
         0,
-        "not looked at again"
+        "no further reminder is due"
     );
 }
 

@@ -1,4 +1,4 @@
-//! Rotations and escalation policies: what is written, what is refused, and what cannot be deleted.
+//! Rotations and escalation policies: what Deadbeat stores, what it refuses, and what cannot be deleted.
 
 use deadbeat_domain::alert::escalation::PolicySettings;
 use deadbeat_domain::alert::rotation::RotationSettings;
@@ -11,7 +11,7 @@ use sqlx::PgPool;
 
 use crate::setup::World;
 
-/// A rotation of these people, who have a channel each: a day each from noon of the first date on.
+/// Settings of a rotation of these people and their channels. Each person has a day, from noon of the first date on.
 pub fn settings(people: &[(&str, &[ChannelId])]) -> Value {
     let names: Vec<&str> = people.iter().map(|(name, _)| *name).collect();
     let people: Vec<Value> = people
@@ -26,7 +26,7 @@ pub fn settings(people: &[(&str, &[ChannelId])]) -> Value {
     })
 }
 
-/// A step after some seconds.
+/// A step of a policy that is due after some seconds.
 pub fn step(seconds: u32, targets: &[(&str, uuid::Uuid)]) -> Value {
     let targets: Vec<Value> = targets
         .iter()
@@ -90,12 +90,12 @@ async fn what_another_project_has_or_nobody_cannot_be_named(pool: PgPool) {
         ["/steps/0/targets/1/id", "/steps/1/targets/0/id"]
     );
 
-    // Nothing is half-written.
+    // Refused requests store nothing, not even in part.
     let names = "SELECT count(*) FROM rotation WHERE settings ->> 'name' = 'Primary'";
     assert_eq!(world.count(names).await, 2);
     assert_eq!(world.count("SELECT count(*) FROM rotation").await, 2);
     assert_eq!(world.count("SELECT count(*) FROM escalation_policy").await, 0);
-    // Nor can another project change or delete them.
+    // Another project cannot change or delete them either.
     let renamed = rotation::update(&world.services, &world.access, theirs, |_| {}).await;
     assert!(matches!(renamed, Err(ServiceError::NotFound(_))));
     let deleted = rotation::delete(&world.services, &world.access, theirs).await;
@@ -142,7 +142,7 @@ async fn a_channel_or_a_rotation_in_use_is_not_deleted(pool: PgPool) {
     channel::delete(services, access, direct).await.unwrap();
 }
 
-/// Whoever names a channel and whoever deletes it at the same time: one of the two is refused.
+/// One request names a channel while another deletes it: Deadbeat refuses one of the two.
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn a_channel_is_not_deleted_while_a_rotation_comes_to_name_it(pool: PgPool) {
     let world = World::new(pool).await;

@@ -1,4 +1,4 @@
-//! The secrets of channels: nowhere in clear, also after an upgrade.
+//! No secret of a channel appears in clear text anywhere, even after an upgrade.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,14 +23,14 @@ use crate::setup::{World, keyring};
 mod keys;
 mod rotating;
 
-/// A part of every secret here.
+/// A part of every secret in these tests.
 const MARK: &str = "S3CRETmarkS3CRET";
 
 fn other_ring() -> Keyring {
     Keyring::load(&"08".repeat(32), None).unwrap()
 }
 
-/// Both keys; the other one seals.
+/// Returns a keyring with both keys. The key of [`other_ring`] seals.
 fn both() -> Keyring {
     Keyring::load(&format!("{},{}", "08".repeat(32), "07".repeat(32)), None).unwrap()
 }
@@ -90,7 +90,7 @@ impl World {
         }
     }
 
-    /// Everything in the database, as text.
+    /// Returns everything in the database as text.
     async fn everything(&self) -> String {
         let tables: Vec<String> = sqlx::query_scalar(
             "SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -125,7 +125,7 @@ impl World {
             .unwrap()
     }
 
-    /// As the last release wrote it.
+    /// Writes a channel as the last release wrote it.
     async fn unseal(&self, id: ChannelId, url: &str) {
         sqlx::query(
             "UPDATE channel SET sealed = NULL, settings = $2, signing_secret = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw' WHERE id = $1",
@@ -138,7 +138,7 @@ impl World {
     }
 }
 
-/// Keeps every line of the log.
+/// Collects every line of the log.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -163,7 +163,7 @@ impl Write for Log {
     }
 }
 
-/// Settings of a kind by its page in the documents, each secret with [`MARK`] in it, and each address of the web on this machine.
+/// Returns example settings from the documentation of a kind. Each secret contains [`MARK`], and each web address points to this machine.
 fn marked(kind: &dyn Kind, receiver: &Receiver) -> Value {
     let page = format!(
         "{}/../../docs/channels/{}.md",
@@ -222,7 +222,7 @@ async fn no_secret_of_any_kind_is_in_the_database_or_the_log(pool: PgPool) {
         secrets.extend(written.signing_secret.map(|secret| secret.0));
         let id = written.channel.id;
         let sealed = written.channel.sealed.clone().unwrap();
-        // A kind may offer several ways, each with a secret of its own.
+        // A kind may offer several ways to send, each with a secret of its own.
         let given = kind
             .secrets()
             .iter()
@@ -239,7 +239,7 @@ async fn no_secret_of_any_kind_is_in_the_database_or_the_log(pool: PgPool) {
                 kind.name()
             );
         }
-        // The first refusal is temporary, the second one is permanent; the other channel gets a notice of that.
+        // The first refusal is temporary, and the second one is permanent. The other channel then gets a notice.
         receiver.then(Reply::status(500).repeating()).then(Reply::close());
         for _ in 0..3 {
             channel::send_test(&world.services, &world.access, id)
@@ -301,7 +301,7 @@ async fn a_sealed_row_that_is_copied_to_another_project_does_not_open(pool: PgPo
         other.hook(&receiver.url("/three/three")).await,
     );
 
-    // Copied to a channel of another project, and swapped between two channels of one.
+    // The sealed settings are copied to a channel of another project, and swapped between two channels of one project.
     sqlx::query("UPDATE channel SET settings = v.settings, sealed = v.sealed FROM channel v WHERE v.id = $1 AND channel.id = $2")
         .bind(victim.0)
         .bind(thief.0)
@@ -353,7 +353,7 @@ async fn rows_of_the_last_release_are_delivered_and_sealed_in_batches(pool: PgPo
     .execute(&world.pool)
     .await
     .unwrap();
-    // A kind of a later version: its server knows what is secret in it.
+    // Only the server of a later version knows which settings of its kind are secret.
     sqlx::query(
         "INSERT INTO channel (id, project_id, kind, name, settings, created_at, updated_at)
         SELECT gen_random_uuid(), project_id, 'pigeon', name, '{\"loft\": 1}', created_at, updated_at FROM channel LIMIT 1",
@@ -366,13 +366,13 @@ async fn rows_of_the_last_release_are_delivered_and_sealed_in_batches(pool: PgPo
         .await
         .unwrap();
     world.deliverer(keyring()).deliver_once().await.unwrap();
-    // Two processes at once; and once more, as each does every minute.
+    // Two processes work at once. A later pass follows, as there is one each minute.
     let (one, other) = (world.keeper(&keyring()), world.keeper(&keyring()));
     let (one, other) = tokio::join!(one.pass_once(), other.pass_once());
     let again = world.keeper(&keyring()).pass_once().await.unwrap();
 
     assert_eq!(receiver.requests()[0].path, format!("/hooks/{MARK}"));
-    // What the one holds, the other skips.
+    // Each process skips the rows that the other one has locked.
     assert_eq!(one.unwrap().sealed + other.unwrap().sealed + again.sealed, 451);
     assert_eq!(
         world.keeper(&keyring()).pass_once().await.unwrap(),
@@ -393,13 +393,13 @@ async fn what_old_code_does_to_a_sealed_channel_breaks_nothing(pool: PgPool) {
         .channel
         .id;
 
-    // It changes a webhook's URL: refused, because it would lose the signing secret.
+    // The last release changes a webhook's URL. The database refuses, because the change would lose the signing secret.
     let changed =
         sqlx::query("UPDATE channel SET settings = '{\"url\": \"https://example.org/\"}' WHERE id = $1")
             .bind(hook.0)
             .execute(&world.pool)
             .await;
-    // It asks for a confirmation again, and finds no secret.
+    // The last release asks for a confirmation again, and finds no secret.
     sqlx::query("UPDATE channel SET confirm_secret = 'old-code-old-code' WHERE id = $1")
         .bind(mail.0)
         .execute(&world.pool)
@@ -422,6 +422,6 @@ async fn what_old_code_does_to_a_sealed_channel_breaks_nothing(pool: PgPool) {
     assert_eq!(
         opened.confirm_secret.as_deref(),
         Some("old-code-old-code"),
-        "the newer one"
+        "the newer secret"
     );
 }

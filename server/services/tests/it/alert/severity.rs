@@ -1,4 +1,4 @@
-//! Which severity an incident gets.
+//! Tests which severity an incident gets.
 
 use deadbeat_domain::incident::severity::Severity;
 use deadbeat_domain::monitor::ping::PingKind::{Fail, Success};

@@ -1,4 +1,4 @@
-//! The owner of a mail address unsubscribes: by the link in a mail, whoever owns the channel.
+//! The owner of a mail address unsubscribes by the link in a mail, whoever owns the channel.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -58,7 +58,7 @@ fn client() -> Option<IpAddr> {
     Some("198.51.100.7".parse().unwrap())
 }
 
-/// The link of a mail's header, read as the page reads it.
+/// Returns the link in a mail's header, read as the page reads it.
 fn link_in(mail: &Mail) -> Link {
     let header = mail.header("List-Unsubscribe").unwrap();
     let url = Url::parse(header.trim_start_matches('<').trim_end_matches('>')).unwrap();
@@ -82,7 +82,7 @@ impl World {
         found.unwrap().unwrap()
     }
 
-    /// (type, status, why cancelled), oldest first.
+    /// Returns the deliveries as (type, status, why cancelled), oldest first.
     async fn rows_of_outbox(&self) -> Vec<(String, String, Option<String>)> {
         sqlx::query_as("SELECT payload ->> 'type', status, cancel_reason FROM delivery ORDER BY sequence")
             .fetch_all(&self.pool)
@@ -112,7 +112,7 @@ async fn who_unsubscribes_gets_no_more_mails_and_the_other_channels_hear_of_it(p
     let [first] = inbox.mails().try_into().unwrap();
     world.channel("pager").await;
 
-    // RFC 8058, 3.1: both headers, an address by https, and it is also in the mail's text.
+    // RFC 8058, section 3.1, requires both headers and an https address. The link is also in the mail's text.
     let header = first.header("List-Unsubscribe").unwrap();
     assert!(
         header.starts_with("<https://deadbeat.test/unsubscribe/") && header.ends_with('>'),
@@ -136,7 +136,7 @@ async fn who_unsubscribes_gets_no_more_mails_and_the_other_channels_hear_of_it(p
     assert_eq!(
         looked,
         Found::Subscribed(OPS.to_owned()),
-        "looking changes nothing"
+        "showing the page changes nothing"
     );
     assert_eq!(world.channel_of(ops.id).await.disabled, None);
     world.advance(60);
@@ -152,18 +152,18 @@ async fn who_unsubscribes_gets_no_more_mails_and_the_other_channels_hear_of_it(p
         reason.starts_with("the owner of the address unsubscribed"),
         "{reason}"
     );
-    assert!(!off.is_confirmed(), "the consent is taken back");
+    assert!(!off.is_confirmed(), "the address is no longer confirmed");
     let told = world
         .count("SELECT count(*) FROM delivery WHERE alert = 'channel_disabled' AND payload ->> 'unsubscribed' = 'true'")
         .await;
-    assert_eq!(told, 1, "the other channel hears of it once");
+    assert_eq!(told, 1, "the other channel gets one notice");
     world.ping(&monitor, Success).await;
     world.ping(&monitor, Fail).await;
     delivery.deliver_once().await.unwrap();
     assert_eq!(inbox.mails().len(), 1);
 }
 
-/// What waits when somebody unsubscribes is not sent either.
+/// Deadbeat does not send deliveries that wait when somebody unsubscribes.
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn what_waits_for_the_address_is_cancelled(pool: PgPool) {
     let world = World::new(pool).await;
@@ -192,7 +192,7 @@ async fn what_waits_for_the_address_is_cancelled(pool: PgPool) {
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn only_the_owner_of_the_address_allows_mail_again(pool: PgPool) {
     let world = World::new(pool).await;
-    // A member's address, and a server that asks nobody: neither counts against a refusal.
+    // Neither a member's address nor a server without confirmations overrules the owner's refusal.
     let owner = account::create(&world.services, OPS, "a long password")
         .await
         .unwrap();
@@ -216,11 +216,14 @@ async fn only_the_owner_of_the_address_allows_mail_again(pool: PgPool) {
     });
     let third = mail(&confirming, &world, OPS).await;
 
-    assert_eq!(renamed.disabled, None, "as any channel that somebody changed");
+    assert_eq!(
+        renamed.disabled, None,
+        "a change switches the channel on, as any change does"
+    );
     assert!(!renamed.is_confirmed() && !again.is_confirmed() && !third.is_confirmed());
     let test = channel::send_test(&world.services, &world.access, ops.id).await;
     assert!(matches!(test, Err(ServiceError::Conflict(_))), "{test:?}");
-    // Another project asks for itself.
+    // Another project asks for its own confirmation.
     let other = World::new(world.pool.clone()).await;
     assert!(mail(&other.services, &other, OPS).await.is_confirmed());
 }
@@ -267,11 +270,11 @@ async fn who_agrees_again_gets_alerts_again(pool: PgPool) {
     assert_eq!(
         looked,
         Found::Subscribed(OPS.to_owned()),
-        "an old mail's link still works"
+        "the link in an old mail still works"
     );
 }
 
-/// A channel that failed and then is confirmed stays switched off: a person must repair it.
+/// A channel that failed and is then confirmed stays switched off: a person must repair it.
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn a_confirmation_does_not_switch_on_what_failed(pool: PgPool) {
     let world = World::new(pool).await;
@@ -350,7 +353,7 @@ async fn a_link_of_another_address_project_or_a_deleted_channel_does_nothing(poo
     assert_eq!(world.count("SELECT count(*) FROM mail_refusal").await, 0);
 }
 
-/// Mail services may press the button twice, from several machines, while the channel fails and its settings change.
+/// Mail services may press the button twice, from several machines. Meanwhile, the channel fails and its settings change.
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn many_at_once_unsubscribe_once(pool: PgPool) {
     let world = World::new(pool).await;
@@ -396,7 +399,7 @@ async fn wrong_links_without_end_are_refused_and_others_are_not(pool: PgPool) {
         matches!(refused, Some(ServiceError::TooMany { .. })),
         "{refused:?}"
     );
-    // The owner of the address, at the same client, gets through.
+    // The owner of the address, from the same client, is not refused.
     let found = unsubscribe::unsubscribe(&world.services, &link, client()).await;
     assert_eq!(found.unwrap(), Found::Unsubscribed(OPS.to_owned()));
 }

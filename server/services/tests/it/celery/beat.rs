@@ -1,4 +1,4 @@
-//! A Beat that falls silent: one incident for all that it feeds; and what becomes of its entries.
+//! A Beat that stops reporting: one incident for all entries that it sends, and the fate of these entries.
 
 mod app_name_shared;
 mod clock;
@@ -19,14 +19,14 @@ use uuid::Uuid;
 use crate::setup::{World, entry, told};
 
 impl World {
-    /// Beat reports its schedule and lives for a while in which its entries report. Then it falls silent, and the evaluator declares it down.
+    /// Beat reports its schedule, and its entries report for a while. Then Beat stops reporting, and the evaluator declares it down.
     pub async fn silent_beat(&self, entries: &[&str]) -> Uuid {
         self.schedule(entries).await;
         self.alive().await;
         for entry in entries {
             self.finished(entry, "success").await;
         }
-        // The slots at 60 were never sent: Beat's last report came at 0, and Beat is down at 30; the monitors are judged at 65.
+        // Beat does not send the slots at 60. It reported last at 0 and is down at 30; the evaluator judges the monitors at 65.
         for _ in 0..10 {
             self.sweep_after(10).await;
         }
@@ -88,7 +88,7 @@ async fn a_monitor_waits_for_the_verdict_on_beat_before_it_is_blamed(pool: PgPoo
     assert_eq!(
         (swept.claimed, swept.down),
         (1, 0),
-        "past its deadline at 65; Beat was last heard from at 50, before its slot"
+        "past its deadline at 65; Beat reported last at 50, before the slot"
     );
     assert_eq!(world.sweep_after(14).await.down, 0);
     assert_eq!(world.sweep_after(1).await.down, 1, "Beat, at 80");
@@ -138,7 +138,7 @@ async fn an_entry_that_leaves_the_schedule_is_retired_and_resolves_its_incident(
     assert_eq!(
         (a.state.status, a.state.retired),
         (Status::New, false),
-        "it came back, and is armed"
+        "the entry is listed again, and armed"
     );
     assert!(a.state.deadline_at.is_some());
 }
@@ -215,7 +215,7 @@ async fn one_entry_that_cannot_be_read_does_not_keep_the_others_from_being_watch
     assert_eq!(
         world.entry("known").await.state.status,
         Status::New,
-        "not forgotten, not retired"
+        "neither removed nor retired"
     );
 }
 
@@ -294,7 +294,7 @@ async fn a_missed_run_says_how_far_it_got(pool: PgPool) {
         "{first}"
     );
 
-    // What comes later of the same run is added; an older run does not take its place.
+    // A later stage of the same run is added. A stage of an older run does not replace it.
     let taken = stage("run_received", json!({"worker": "celery@w1"}));
     world.events(vec![taken]).await;
     let a = world.entry("a").await;
@@ -377,7 +377,7 @@ async fn an_application_that_is_gone_is_deleted_with_its_monitors_and_one_all_cl
         delete().await,
         Err(deadbeat_services::ServiceError::NotFound("Beat"))
     ));
-    // It runs all the same.
+    // A deleted Beat that still runs registers again.
     world.schedule(&["a"]).await;
     world.alive().await;
     assert_ne!(world.beat_id().await, beat);
@@ -415,12 +415,12 @@ async fn beat_hears_which_queues_workers_attend_to(pool: PgPool) {
         .await;
     assert_eq!(attended().await, ["high", "low", "mail"]);
 
-    // One that is missed is still waited for, and one that left is not.
+    // A worker that is overdue still counts for its queues, and a worker that left does not.
     world.worker_says("celery@w2", json!({"state": "stopped"})).await;
     world.sweep_after(31).await;
     assert_eq!(attended().await, ["high", "low"]);
 
-    // All have left: where they were is where their return shows, and not where others were an hour before.
+    // All workers have left. The queues of the last ones stay attended, because their return shows there; those of an hour before do not.
     world
         .worker_says("celery@w1", json!({"queues": ["low", "high"]}))
         .await;

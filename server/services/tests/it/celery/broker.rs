@@ -1,4 +1,4 @@
-//! What a worker sees of the broker: queues that nobody consumes, queues that wait too long, a broker that is away.
+//! Samples of the broker by workers: queues without consumers, queues whose messages wait too long, an unreachable broker.
 
 mod consumers;
 
@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::setup::{World, told};
 
 impl World {
-    /// A worker tells what it saw of the broker of "shop".
+    /// A worker reports its sample of the broker of "shop".
     async fn seen(&self, rest: Value) -> Verdict {
         let mut said = json!({"app": "shop", "worker": "celery@w1", "transport": "redis", "reachable": true, "queues": []});
         for (field, value) in rest.as_object().unwrap() {
@@ -48,7 +48,7 @@ async fn a_queue_whose_oldest_message_waits_too_long_is_told(pool: PgPool) {
     let world = World::new(pool).await;
     world.worker_says("celery@w1", json!({})).await;
     world.queue_has("celery", 90_000, Some(599.0)).await;
-    assert_eq!(world.incidents().await, [], "deep is not late");
+    assert_eq!(world.incidents().await, [], "a deep queue is not a late one");
 
     world.queue_has("celery", 2, Some(600.0)).await;
 
@@ -104,7 +104,7 @@ async fn what_came_due_in_an_outage_is_no_second_incident_once_the_broker_is_bac
     world.queue_has("celery", 0, None).await;
     assert_eq!(world.incidents().await, [told_of_broker(false)]);
 
-    // Beat has found it again, and its entries are on their way.
+    // Beat reaches the broker again, and its entries are on their way.
     world.alive().await;
     world.sweep_after(6).await;
     assert_eq!(world.incidents().await, [told_of_broker(false)]);
@@ -118,14 +118,14 @@ async fn what_came_due_in_an_outage_is_no_second_incident_once_the_broker_is_bac
     assert_eq!(
         world.incidents().await,
         [told_of_broker(false), told(never, "UNKNOWN", true)],
-        "it has had its moment"
+        "the entry has had time to arrive"
     );
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn a_broker_is_away_since_the_first_look_that_failed(pool: PgPool) {
     let world = World::new(pool).await;
-    // Beat reaches it, and a moment later nobody does. Beat's success counts for 15 s; until then the worker may be the only one.
+    // Beat reaches the broker, and a moment later no process does. Beat's success counts for 15 s; until then, the worker alone may be cut off.
     world.seen(json!({"worker": "beat@vm"})).await;
     world.advance(2);
     for _ in 0..5 {
@@ -228,7 +228,11 @@ async fn the_incidents_of_an_application_that_is_gone_end_after_an_hour(pool: Pg
     for _ in 0..59 {
         world.sweep_after(60).await;
     }
-    assert_eq!(world.incidents().await, both(true), "somebody may look again");
+    assert_eq!(
+        world.incidents().await,
+        both(true),
+        "a process may sample the broker again"
+    );
     world.sweep_after(60).await;
     assert_eq!(world.incidents().await, both(false));
     world.sweep_after(60).await;
@@ -349,7 +353,7 @@ async fn who_looks_is_asked_for_the_queues_in_trouble_first(pool: PgPool) {
         .await;
     let queues = json!([{"name": "b", "depth": 0}, {"name": "y", "depth": 2}, {"name": "z", "depth": 1, "oldest_seconds": 900}]);
     world.seen(json!({"queues": queues})).await;
-    // Another application's queue of that name is none of ours.
+    // Another application's queue of that name is a different queue.
     world
         .seen(json!({"app": "other", "queues": [{"name": "a", "depth": 5}]}))
         .await;
@@ -389,12 +393,12 @@ async fn an_older_word_of_a_wait_changes_nothing(pool: PgPool) {
             .await
     };
     received(1, 0, 0).await;
-    assert_eq!(waited().await, -1, "a queue that is worked off costs nothing");
+    assert_eq!(waited().await, -1, "a queue without a wait costs no write");
     received(2, 30, 0).await;
     assert_eq!(waited().await, 30);
     received(3, 300, 60).await;
-    assert_eq!(waited().await, 30, "it was held up on its way");
-    // The sender's clock is ahead of the worker's.
+    assert_eq!(waited().await, 30, "the report arrived too late to count");
+    // The sender's clock is ahead of the worker's clock.
     received(4, -1, 0).await;
     assert_eq!(waited().await, 0);
 }

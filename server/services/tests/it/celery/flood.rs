@@ -1,4 +1,4 @@
-//! One project reports runs without end: what waits of it in the queues is bounded, and another project's signals come through.
+//! One project reports runs without end. The number of its waiting reports is bounded, and another project's signals get through.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,10 +12,10 @@ use uuid::Uuid;
 
 use crate::setup::World;
 
-/// Requests at once, each with as many ended runs as a batch may have: more than the share of a project.
+/// The number of concurrent requests. Each has as many ended runs as a batch allows, so together they exceed a project's share.
 const REQUESTS: usize = 10;
 const RUNS: usize = 1_000;
-/// `SIGNALS` and `STAGES` of server/services/src/celery/event/share.rs.
+/// The limits `SIGNALS` and `STAGES` of server/services/src/celery/event/share.rs.
 const SIGNALS: usize = 256;
 const STAGES: usize = 4_096;
 
@@ -45,7 +45,7 @@ async fn a_flood_of_runs_leaves_room_in_every_queue(pool: PgPool) {
         while !is_over.load(Ordering::Relaxed) {
             signals = signals.max(services.ingest().waiting());
             stages = stages.max(services.traces().waiting());
-            // A signal that does not come from an event waits for nobody's share.
+            // A signal that does not come from an event waits for no share.
             let answer = world.accept(Address::Ping(other.ping_id), Success).await;
             assert_eq!(answer, Ok(Accepted::Recorded));
             pings += 1;
@@ -65,7 +65,7 @@ async fn a_flood_of_runs_leaves_room_in_every_queue(pool: PgPool) {
         }
     }
     assert!(taken > 0);
-    // What was acknowledged is recorded. A request that was refused may have been recorded in part: it is sent again.
+    // Deadbeat has recorded what it acknowledged. It may have recorded part of a refused request, which the SDK sends again.
     let flooded = world.entry("flooded").await;
     assert!(world.read(flooded.id).await.state.ping_count >= taken as i64);
     assert_eq!(world.read(other.id).await.state.ping_count, pings);

@@ -1,4 +1,4 @@
-//! A host that is lost with all that runs on it is one incident, and a part of it that goes alone is its own.
+//! A lost host with all its processes is one incident. A single process that is lost alone has its own incident.
 
 mod alert;
 
@@ -13,14 +13,14 @@ use uuid::Uuid;
 
 use crate::setup::World;
 
-/// What reports: Beat each 10 s with 20 s of grace, workers each 5 s with 25 s; the machine of each.
+/// The reporting processes and their machines: Beat every 10 s with 20 s of grace, workers every 5 s with 25 s of grace.
 #[derive(Clone, Default)]
 struct Scene {
     beat: Option<&'static str>,
     workers: Vec<(&'static str, &'static str)>,
 }
 
-/// Beat and two workers on one machine, a third worker on another one.
+/// A scene with Beat and two workers on one machine, and a third worker on another one.
 fn healthy() -> Scene {
     Scene {
         beat: Some("A"),
@@ -28,7 +28,7 @@ fn healthy() -> Scene {
     }
 }
 
-/// The first machine is off.
+/// The first machine is switched off.
 fn without_a() -> Scene {
     Scene {
         beat: None,
@@ -43,7 +43,7 @@ impl World {
         self.event(self.an_event("beat_alive", alive)).await;
     }
 
-    /// Five seconds at a time.
+    /// Goes on in steps of five seconds.
     async fn goes_on(&self, seconds: i64, scene: &Scene) {
         for step in 0..seconds / 5 {
             self.advance(5);
@@ -59,7 +59,7 @@ impl World {
         }
     }
 
-    /// The incidents as (kind, cause, whether open), oldest first.
+    /// Returns the incidents as (kind, cause, whether open), oldest first.
     async fn kinds(&self) -> Vec<(String, String, bool)> {
         sqlx::query_as("SELECT subject_kind, cause, resolved_at IS NULL FROM incident ORDER BY id")
             .fetch_all(&self.pool)
@@ -111,7 +111,7 @@ async fn a_host_that_is_lost_is_told_once_and_ends_when_all_of_it_is_back(pool: 
     assert_eq!(world.count("SELECT count(*) FROM incident_member").await, 1);
     assert_eq!(world.count("SELECT count(*) FROM host_part").await, 3);
 
-    // Another start of the machine: one after the other is back.
+    // After another start of the machine, its processes come back one by one.
     let mut scene = without_a();
     scene.workers.push(("one", "C"));
     world.goes_on(20, &scene).await;
@@ -157,7 +157,7 @@ async fn what_was_told_of_the_first_part_becomes_the_incident_about_the_host(poo
     let world = World::new(pool).await;
     world.channel("one").await;
     world.goes_on(60, &healthy()).await;
-    // A worker that reports each minute, and may be silent for as long.
+    // A worker that reports each minute, with a grace of a minute.
     let seldom = json!({"host": "web", "boot_id": "A", "period_seconds": 60, "grace_seconds": 60});
     world.worker_says("one", seldom.clone()).await;
     world.worker_says("two", seldom).await;
@@ -180,7 +180,7 @@ async fn what_was_told_of_the_first_part_becomes_the_incident_about_the_host(poo
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn two_hosts_of_one_name_and_a_beat_that_does_not_say_where_it_runs_are_told_apart(pool: PgPool) {
-    // Both machines are called web. Beat's goes with its worker; another one's worker goes on.
+    // Both machines are called web. Beat and the worker on its machine stop reporting; the worker on the other machine goes on.
     let world = World::new(pool.clone()).await;
     let all = Scene {
         beat: Some("A"),
@@ -200,7 +200,7 @@ async fn two_hosts_of_one_name_and_a_beat_that_does_not_say_where_it_runs_are_to
             .contains("Celery Beat of shop and worker one fell")
     );
 
-    // Beat's machine has one name with the worker's, and neither of them went: two faults.
+    // Beat's machine and the worker's have the same name, and neither machine is lost: these are two faults.
     sqlx::query("DELETE FROM project").execute(&pool).await.unwrap();
     let world = World::new(pool.clone()).await;
     let apart = Scene {
@@ -217,7 +217,7 @@ async fn two_hosts_of_one_name_and_a_beat_that_does_not_say_where_it_runs_are_to
         .is_told(&[("beat", "BEAT_DOWN", true), ("worker", "WORKER_LOST", true)])
         .await;
 
-    // An SDK that does not say it: as before.
+    // The SDK of Beat does not report its boot id, so the incidents are separate.
     sqlx::query("DELETE FROM project").execute(&pool).await.unwrap();
     let world = World::new(pool).await;
     for _ in 0..6 {
@@ -246,7 +246,7 @@ async fn two_hosts_of_one_name_and_a_beat_that_does_not_say_where_it_runs_are_to
 async fn what_left_in_good_order_is_not_lost_with_its_host(pool: PgPool) {
     let world = World::new(pool).await;
     world.goes_on(60, &healthy()).await;
-    // All move to another machine: the workers under new names, Beat some seconds later.
+    // All processes move to another machine: the workers under new names, Beat some seconds later.
     for name in ["one", "two"] {
         let bye = json!({"host": "web", "boot_id": "A", "state": "stopped"});
         world.worker_says(name, bye).await;
@@ -258,7 +258,7 @@ async fn what_left_in_good_order_is_not_lost_with_its_host(pool: PgPool) {
     world.goes_on(90, &scene).await;
     world.is_told(&[]).await;
 
-    // On a laptop all processes are stopped, and Beat does not report its end.
+    // A laptop stops all its processes, and Beat does not report its end.
     for name in ["three", "four", "far"] {
         world
             .worker_says(name, json!({"state": "stopped", "boot_id": "C"}))
@@ -275,7 +275,7 @@ async fn a_host_that_works_and_does_not_reach_us_is_told_after_a_quarter_of_an_h
     world.beat_ticks_on("A").await;
     world.schedule(&["a"]).await;
     world.goes_on(60, &healthy()).await;
-    // Each minute another host's worker takes what Beat sent meanwhile.
+    // Each minute, another host's worker receives runs that Beat sent meanwhile.
     for minute in 0..14 {
         world.goes_on(20, &without_a()).await;
         let run = json!({
@@ -311,7 +311,7 @@ async fn when_the_machine_goes_on_the_incident_becomes_that_of_the_one_that_is_m
     world.goes_on(60, &without_a()).await;
     world.is_told(&[("host", "HOST_LOST", true)]).await;
 
-    // It was cut off, and Beat has died meanwhile.
+    // The machine was cut off from the network, and Beat has died meanwhile.
     let mut scene = healthy();
     scene.beat = None;
     world.goes_on(50, &scene).await;
@@ -389,7 +389,7 @@ async fn a_project_neither_sees_nor_saves_another_ones_host(pool: PgPool) {
     tx.commit().await.unwrap();
     world.goes_on(60, &healthy()).await;
     for _ in 0..12 {
-        // It says that its worker lives on the machine that is off.
+        // The sender claims that its worker runs on the machine that is off.
         let said = json!({
             "app": "shop", "worker": "one", "host": "web", "boot_id": "A", "state": "running", "period_seconds": 5, "grace_seconds": 25,
         });
@@ -431,13 +431,13 @@ async fn a_host_of_many_workers_is_told_in_a_bounded_text(pool: PgPool) {
         .await
         .unwrap();
     assert!(evidence.as_array().unwrap().len() <= 13, "{evidence}");
-    // A container never comes back: they are given up, and the incident ends.
+    // A container never comes back: its workers are given up, and the incident ends.
     world.sweep_after(3_605).await;
     world.sweep_after(2).await;
     world.is_told(&[("host", "HOST_LOST", false)]).await;
 }
 
-/// The line is back, and the SDKs of its processes try again at different times.
+/// The network works again, and the SDKs of the host's processes retry at different times.
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn a_worker_that_returns_after_its_beat_from_a_cut_off_host_is_not_told(pool: PgPool) {
     let world = World::new(pool).await;
@@ -456,7 +456,7 @@ async fn a_worker_that_returns_after_its_beat_from_a_cut_off_host_is_not_told(po
     }
     world.sweep_after(28).await;
     world.event(world.an_event("beat_alive", ticks(started_at))).await;
-    // The worker is overdue.
+    // The worker's report is overdue.
     for _ in 0..14 {
         world.sweep_after(1).await;
     }
@@ -465,7 +465,7 @@ async fn a_worker_that_returns_after_its_beat_from_a_cut_off_host_is_not_told(po
     world.goes_on(5, &Scene::default()).await;
     world.is_told(&[]).await;
 
-    // A Beat that does not return then gets an incident of its own.
+    // If Beat then does not return, it gets an incident of its own.
     world.advance(28);
     world.event(world.an_event("beat_alive", ticks(started_at))).await;
     for _ in 0..17 {
@@ -478,7 +478,7 @@ async fn a_worker_that_returns_after_its_beat_from_a_cut_off_host_is_not_told(po
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn of_many_lost_hosts_each_has_its_turn_a_hundred_a_second(pool: PgPool) {
     let world = World::new(pool).await;
-    // All that ran there has left: each ends with the first look.
+    // All processes of these hosts have left: each incident ends at its first check.
     sqlx::query(
         "INSERT INTO incident (id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at)
         SELECT gen_random_uuid(), $1, 'host', gen_random_uuid(), 'host-' || n, 'HOST_LOST', 'Lost.', '[]', '[]', $2 FROM generate_series(1, 250) AS n",

@@ -1,4 +1,4 @@
-//! The result backend, as workers and Beat say that it answers or does not.
+//! The result backend: workers and Beat report whether it answers.
 
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::setup::{World, told};
 
-/// What a process says that waits.
+/// The report of a process that waits for the result backend.
 fn hangs(since: chrono::DateTime<chrono::Utc>, now: chrono::DateTime<chrono::Utc>) -> Value {
     json!({
         "address": "redis://10.0.0.7:6379/1", "operation": "store_result", "since": since, "last_at": now, "hanging": 2, "failing": 0,
@@ -17,7 +17,7 @@ fn answered(at: chrono::DateTime<chrono::Utc>) -> Value {
     json!({"address": "redis://10.0.0.7:6379/1", "answered_at": at})
 }
 
-/// Who says what for five seconds.
+/// The reports of five seconds, by sender.
 #[derive(Default)]
 struct Said {
     workers: Vec<(&'static str, Value)>,
@@ -49,7 +49,7 @@ impl World {
         self.sweep().await;
     }
 
-    /// A worker waits since now, for so long.
+    /// A worker waits for some seconds, from now on.
     async fn wait(&self, seconds: i64, said: impl Fn(Value) -> Said) {
         let since = self.now();
         for _ in 0..seconds / 5 {
@@ -125,7 +125,7 @@ async fn a_slow_backend_and_one_that_blips_are_not_told(pool: PgPool) {
     world.well().await;
 
     for _ in 0..20 {
-        // Each report shows a call that began a moment ago.
+        // Each report shows a call that began a moment before.
         world
             .wait(5, |hangs| Said {
                 workers: vec![("w1", hangs)],
@@ -217,7 +217,7 @@ async fn a_worker_that_starts_anew_knows_of_no_answer_and_ends_nothing(pool: PgP
         [told(backend, "RESULT_BACKEND_DOWN", true)]
     );
 
-    // Another result backend answers and never had a fault: reports about it count once a minute.
+    // Another result backend answers and never had a fault. Reports about it count once a minute.
     for _ in 0..13 {
         world.well().await;
     }
@@ -256,7 +256,7 @@ async fn one_that_nobody_uses_any_more_is_given_up_after_an_hour(pool: PgPool) {
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn an_incident_that_cannot_end_keeps_no_other_projects_from_ending(pool: PgPool) {
     let world = World::new(pool).await;
-    // Three projects, each with an incident about a backend that nobody uses any more. The second one's cannot be written.
+    // Each of three projects has an incident about a backend that nobody uses any more. The second project's incident cannot be updated.
     for number in 1..=3_u128 {
         sqlx::query("INSERT INTO project (id, name, created_at) VALUES ($1, 'p', $2)")
             .bind(Uuid::from_u128(number))
@@ -344,7 +344,7 @@ async fn a_run_that_was_broken_off_in_an_outage_is_part_of_it_although_its_worke
         [told(backend, "RESULT_BACKEND_DOWN", true)]
     );
 
-    // The worker cannot store how the run ends, and is answered right after that. Beat is not.
+    // The worker cannot store the result of the run. The backend answers the worker right after that, but not Beat.
     let run = json!({
         "beat": "shop", "entry": "a", "run_id": Uuid::new_v4(), "worker": "w1", "queue": "celery", "attempt": Uuid::new_v4(),
     });

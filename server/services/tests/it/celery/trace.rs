@@ -1,4 +1,4 @@
-//! The history of runs: stages of several processes become one row, once; runs that nobody ends are closed; old ones go.
+//! The history of runs: reports of several processes become one row, once. Deadbeat closes runs that never end, and removes old ones.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::setup::World;
 
 impl World {
-    /// A stage of the run of that number, which Beat did not send.
+    /// Makes a stage of the run of that number, which Beat did not send.
     fn stage(&self, kind: &str, run: u128, mut more: Value) -> Value {
         let fields = json!({"beat": "shop", "entry": null, "run_id": Uuid::from_u128(run), "task": "shop.pay", "worker": "celery@w1"});
         let given = more.as_object_mut().unwrap();
@@ -101,7 +101,7 @@ async fn a_batch_that_is_sent_again_changes_nothing(pool: PgPool) {
     assert_eq!(before[0]["state"], "retried");
 
     world.advance(60);
-    // The client's clock says when, and it is sent again later: the same skew.
+    // The timestamps are the client's. The client sends the batch again later, with the same clock skew.
     let batch = json!({"sent_at": world.now() - TimeDelta::seconds(60), "events": events});
     assert_eq!(world.batch(batch).await.unwrap(), vec![Verdict::Accepted; 3]);
 
@@ -121,7 +121,7 @@ async fn several_processes_that_write_the_same_runs_lose_nothing(pool: PgPool) {
         .collect();
     let _stop = stop.drop_guard();
 
-    // Each tells one stage of each of 50 runs, in another order.
+    // Each batch reports one stage of each of 50 runs, in another order.
     let (project, now) = (world.project, world.now());
     let told = doors.iter().enumerate().flat_map(|(number, door)| {
         (0..10_u128).map(move |part| {
@@ -149,7 +149,7 @@ async fn several_processes_that_write_the_same_runs_lose_nothing(pool: PgPool) {
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn what_does_not_fit_into_the_queue_is_refused(pool: PgPool) {
     let world = World::new(pool).await;
-    // Its writer does not run yet.
+    // The writer does not run yet.
     let (door, writer) = Traces::new(&world.store());
     let stages = || -> Vec<NewStage> { (0..1_000).map(started).collect() };
     let waiting: Vec<_> = (0..16)
@@ -197,7 +197,7 @@ async fn a_run_whose_worker_is_gone_is_closed_as_lost_and_a_late_word_corrects_i
         ])
         .await;
     let began = world.now();
-    // w1 falls silent; w2 goes on.
+    // w1 stops reporting, and w2 goes on.
     for _ in 0..11 {
         world.advance(60);
         world.worker_says("celery@w2", json!({})).await;
@@ -227,7 +227,7 @@ async fn a_run_whose_worker_is_gone_is_closed_as_lost_and_a_late_word_corrects_i
         Some("its worker is gone, and its end was not reported")
     );
 
-    // Its process had only lost the network.
+    // The process had only lost its network connection.
     world
         .event(world.stage(
             "run_finished",
@@ -267,7 +267,7 @@ async fn a_run_whose_worker_was_started_anew_under_its_name_is_lost_after_ten_mi
     world.event(world.stage("run_started", 1, json!({}))).await;
     world.advance(10);
     world.worker_says("celery@w1", process(2)).await;
-    // The sweep has ended and forgotten the first process by then.
+    // By then, the sweep has ended and removed the first process.
     for _ in 0..12 {
         world.advance(5);
         world
@@ -290,7 +290,7 @@ async fn a_run_whose_worker_was_started_anew_under_its_name_is_lost_after_ten_mi
     assert_eq!(
         world.state(2).await,
         "started",
-        "it began in the process that lives"
+        "the run began in the process that lives"
     );
 }
 

@@ -1,4 +1,4 @@
-//! The queues that the answer to a report names for sampling: a ping key cannot read, so the answer names only queues that came with that key.
+//! The answer to a report names queues to sample. A ping key cannot read, so the answer names only queues that were reported with that key.
 
 use deadbeat_domain::ids::ApiKeyId;
 use deadbeat_domain::people::access::{Access, Actor};
@@ -18,7 +18,7 @@ impl World {
         key.id
     }
 
-    /// Sends one event with a key; which queues its sender is asked to look at.
+    /// Sends one event with a key. Returns the queues that the answer asks the sender to sample.
     async fn queues_told(&self, key: ApiKeyId, kind: &str, rest: Value) -> Option<Vec<String>> {
         let batch = json!({"sent_at": self.now(), "events": [self.an_event(kind, rest)]});
         let batch: EventBatch = serde_json::from_value(batch).unwrap();
@@ -63,7 +63,11 @@ async fn a_key_hears_of_the_queues_of_an_application_that_were_named_with_it(poo
         world.works(ours, "w1", "secret").await,
         Some(vec!["secret".to_owned()])
     );
-    assert_eq!(world.works(ours, "w2", "more").await, None, "the first one looks");
+    assert_eq!(
+        world.works(ours, "w2", "more").await,
+        None,
+        "the first worker samples"
+    );
     let sample = json!({"app": "shop", "reachable": true, "queues": [queue("waits")]});
     world.queues_told(ours, "broker_sample", sample).await;
     assert_eq!(
@@ -71,7 +75,7 @@ async fn a_key_hears_of_the_queues_of_an_application_that_were_named_with_it(poo
         Some(vec!["waits".to_owned(), "more".to_owned(), "secret".to_owned()])
     );
 
-    // A client with another key reports the end of the sampling worker, and asks in its place.
+    // A client with another key reports the end of the sampling worker. It then sends a heartbeat, to sample in the worker's place.
     let gone = json!({"app": "shop", "worker": "w1", "state": "stopping", "period_seconds": 5});
     world.queues_told(theirs, "worker_snapshot", gone).await;
     let alive = json!({"beat": "shop", "period_seconds": 15, "grace_seconds": 60});
@@ -82,5 +86,5 @@ async fn a_key_hears_of_the_queues_of_an_application_that_were_named_with_it(poo
         .await
         .unwrap();
     let told = world.queues_told(theirs, "beat_alive", alive).await.unwrap();
-    assert_eq!(told, ["waits", "more", "secret"], "the other key is no more");
+    assert_eq!(told, ["waits", "more", "secret"], "the other key is revoked");
 }

@@ -1,4 +1,4 @@
-//! Workers: silence is an incident, a reported end is none, and one of them samples the broker.
+//! Workers: silence opens an incident, a reported end does not, and one worker samples the broker.
 
 mod clock;
 mod incarnation;
@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::setup::{World, told};
 
 impl World {
-    /// A worker says how it is.
+    /// Sends a snapshot of a worker.
     pub async fn worker_says(&self, name: &str, rest: Value) -> Verdict {
         let mut said = json!({
             "app": "shop", "worker": name, "host": "w1", "state": "running", "period_seconds": 5, "grace_seconds": 25,
@@ -139,7 +139,7 @@ async fn one_worker_of_an_application_looks_at_the_broker_and_is_replaced_when_i
     assert_eq!(
         world.worker_says("celery@w2", json!({})).await,
         samples,
-        "the other one was silent for thirty seconds"
+        "the other worker was silent for thirty seconds"
     );
     world.worker_says("celery@w2", json!({"state": "stopping"})).await;
     assert_eq!(world.worker_says("celery@w1", json!({})).await, samples);

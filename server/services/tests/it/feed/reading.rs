@@ -1,4 +1,4 @@
-//! What a reader of the change feed gets when it is behind, and what the retention keeps.
+//! What a reader of the change feed receives when it is behind, and what the retention keeps.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use sqlx::PgPool;
 use crate::setup::World;
 
 impl World {
-    /// Lets the project have so many more changes.
+    /// Adds so many changes to the project.
     async fn fill(&self, count: i64) {
         sqlx::query(
             "WITH counted AS (
@@ -51,7 +51,7 @@ async fn a_reader_that_is_too_far_behind_is_told_to_reload(pool: PgPool) {
     let world = World::new(pool).await;
     let kept = limits::PROJECT_CHANGES;
     let retention = world.feed_retention(7);
-    // More than one step of the retention removes.
+    // There are more changes than one step of the retention removes.
     world.fill(kept + 5_001).await;
 
     let passed = retention.pass_once().await.unwrap();
@@ -102,7 +102,7 @@ async fn old_changes_go_and_their_numbers_do_not_come_again(pool: PgPool) {
     assert_eq!(world.position().await, old);
     assert!(
         !world.changes(Some(old), 9).await.must_reload,
-        "who knows all is not behind"
+        "a reader at the end is not behind"
     );
     assert!(world.changes(Some(old - 1), 9).await.must_reload);
     world.monitor("new").await;
@@ -114,7 +114,7 @@ async fn old_changes_go_and_their_numbers_do_not_come_again(pool: PgPool) {
 async fn every_project_is_trimmed_and_only_its_oldest_changes_go(pool: PgPool) {
     let world = World::new(pool).await;
     world.fill(limits::PROJECT_CHANGES + 7).await;
-    // Others before and behind it, whose changes are few, and were made by a clock that was stepped back.
+    // Other projects sort before and after this one. Their changes are few, and their timestamps are from a clock that stepped back.
     sqlx::query(
         "WITH others AS (
             SELECT id FROM unnest(ARRAY['00000000-0000-0000-0000-000000000001', 'ffffffff-ffff-ffff-ffff-ffffffffffff']::uuid[]) AS id
@@ -135,7 +135,7 @@ async fn every_project_is_trimmed_and_only_its_oldest_changes_go(pool: PgPool) {
     assert_eq!(
         passed.of(Kind::Changes),
         7 + 2 * 2,
-        "no hole stays behind a removed one"
+        "removed changes leave no hole"
     );
     let holes = "SELECT count(*) FROM (
             SELECT project_id FROM change JOIN change_counter USING (project_id)

@@ -1,4 +1,4 @@
-//! One fault is one incident, with the right cause and about the right subject; the entries are its members.
+//! One fault is one incident with the right cause and subject. The affected entries are its members.
 
 mod copies;
 mod lost;
@@ -12,14 +12,14 @@ use uuid::Uuid;
 
 use crate::setup::{World, told};
 
-/// What is said every five seconds.
+/// The reports of each five seconds.
 struct Scene {
     beat: bool,
     broker: Value,
     workers: Vec<(&'static str, Value)>,
 }
 
-/// Beat, a broker with an empty queue, and a worker that has nothing to do.
+/// Beat, a broker with an empty queue, and an idle worker.
 fn healthy() -> Scene {
     Scene {
         beat: true,
@@ -29,7 +29,7 @@ fn healthy() -> Scene {
 }
 
 impl World {
-    /// Time goes by.
+    /// Lets time pass with the reports of the scene, and sweeps.
     async fn live(&self, seconds: i64, scene: &Scene) {
         for _ in 0..seconds / 5 {
             self.advance(5);
@@ -75,7 +75,7 @@ impl World {
         self.entry("a").await.id.0
     }
 
-    /// Beat has an entry of a minute, with 5 s of grace, whose runs may take an hour.
+    /// Beat lists an entry of a minute with 5 s of grace, whose runs may take an hour.
     async fn list_long_running(&self) {
         let mut entry = crate::setup::entry("a");
         entry["longest_run_seconds"] = json!(3_600);
@@ -83,7 +83,7 @@ impl World {
             .await;
     }
 
-    /// The entry is due, as it is after a minute.
+    /// Lists the entry and waits a minute, until it is due.
     async fn until_due(&self, scene: &Scene) {
         self.list_long_running().await;
         self.live(60, scene).await;
@@ -336,13 +336,13 @@ async fn events_that_are_sent_again_are_no_storm(pool: PgPool) {
     };
     let sent: Vec<Value> = (0..60).map(published).collect();
 
-    // The SDK sends a batch again after a 503 or a lost answer.
+    // The SDK sends a batch again after a 503 or a lost answer. Repeated batches do not count.
     for _ in 0..5 {
         world.events(sent.clone()).await;
     }
     assert_eq!(world.incidents().await, []);
 
-    // A new batch counts, and still counts if only its second try is answered.
+    // A new batch counts, even if only its second try gets an answer.
     world.events((60..120).map(published).collect()).await;
     let beat: Uuid = sqlx::query_scalar("SELECT id FROM beat")
         .fetch_one(&world.pool)
@@ -400,7 +400,11 @@ async fn a_clock_that_is_off_for_a_while_is_told_of_its_worker(pool: PgPool) {
     }
     wrong(300).await;
     wrong(0).await;
-    assert_eq!(world.incidents().await, [], "once is a report that was held up");
+    assert_eq!(
+        world.incidents().await,
+        [],
+        "one wrong clock may be a delayed report"
+    );
 
     for _ in 0..5 {
         wrong(-300).await;

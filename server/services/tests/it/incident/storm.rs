@@ -8,7 +8,7 @@ use sqlx::PgPool;
 use crate::setup::World;
 
 impl World {
-    /// The payloads in the outbox with this alert, oldest first.
+    /// Returns the payloads of this alert in the outbox, oldest first.
     async fn payloads(&self, alert: &str) -> Vec<Value> {
         sqlx::query_scalar("SELECT payload FROM delivery WHERE alert = $1 ORDER BY sequence")
             .bind(alert)

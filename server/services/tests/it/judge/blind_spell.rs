@@ -1,4 +1,4 @@
-//! Nobody is blamed for what we may have missed while nobody listened, and who is really dead is still found.
+//! While no process listens, the server may miss reports, so it judges nobody. Afterwards, it still finds subjects that are really down.
 
 use std::sync::Arc;
 
@@ -28,11 +28,11 @@ async fn after_an_outage_of_ours_the_next_slot_is_awaited_and_the_dead_are_found
     assert_eq!(before.stamp_once().await.unwrap(), None);
     let started_at = world.now();
 
-    // Ten minutes without us; both were due after one.
+    // No process listens for ten minutes. Both monitors were due after one minute.
     assert_eq!(
         world.sweep_after(600).await.claimed,
         0,
-        "nobody listens: nobody is judged"
+        "no process listens, so nothing is judged"
     );
     let spell = listening(&world).stamp_once().await.unwrap();
     assert_eq!(
@@ -46,11 +46,7 @@ async fn after_an_outage_of_ours_the_next_slot_is_awaited_and_the_dead_are_found
     world.ping(&alive, Success).await;
     before.stamp_once().await.unwrap();
     for _ in 0..89 {
-        assert_eq!(
-            world.sweep_after(1).await.down,
-            0,
-            "a minute, and a grace of 30 s"
-        );
+        assert_eq!(world.sweep_after(1).await.down, 0, "a minute, and 30 s of grace");
         before.stamp_once().await.unwrap();
     }
     world.ping(&alive, Success).await;
@@ -76,7 +72,7 @@ async fn while_another_process_listens_a_restart_of_one_is_no_spell(pool: PgPool
     assert_eq!(
         two.stamp_once().await.unwrap(),
         None,
-        "one spell, whoever comes back"
+        "one spell, whichever process comes back"
     );
     assert_eq!(world.count("SELECT count(*) FROM blind_spell").await, 1);
 }
@@ -119,7 +115,7 @@ async fn who_dies_when_the_clock_is_stepped_back_is_missed_at_once_and_not_when_
     );
     let monitors = [&alive, &silent, &later];
     let stamps = listening(&world);
-    // An hour on for some seconds, as a machine that wakes up, and back: the hour was a blind spell, and all reported after it.
+    // The clock steps an hour ahead for some seconds, as when a machine wakes up, and back. The hour was a blind spell; all reported after it.
     for (step, pinging) in [
         (0, &monitors[..]),
         (3_600, &monitors),
@@ -135,7 +131,7 @@ async fn who_dies_when_the_clock_is_stepped_back_is_missed_at_once_and_not_when_
         }
     }
 
-    // A minute, and half a minute of grace.
+    // Longer than a minute and 30 s of grace.
     for _ in 0..100 {
         stamps.stamp_once().await.unwrap();
         world.ping(&alive, Success).await;
@@ -183,7 +179,7 @@ async fn a_beat_has_its_patience_again_after_an_outage_of_ours(pool: PgPool) {
 
     world.advance(600);
     stamps.stamp_once().await.unwrap();
-    // Its patience is 30 s.
+    // Beat has 30 s of grace.
     for _ in 0..29 {
         assert_eq!(world.sweep_after(1).await.down, 0);
         stamps.stamp_once().await.unwrap();
@@ -198,7 +194,7 @@ async fn a_beat_has_its_patience_again_after_an_outage_of_ours(pool: PgPool) {
     );
 }
 
-/// The notices in the outbox: how many monitors each tells of.
+/// Returns the number of monitors in each notice in the outbox.
 async fn notices(world: &World) -> Vec<i64> {
     sqlx::query_scalar(
         "SELECT (payload->>'monitors')::int8 FROM delivery WHERE payload->>'type' = 'blind_spell.notice' ORDER BY id",
@@ -219,7 +215,7 @@ async fn after_a_day_without_us_each_project_hears_once_what_could_not_be_judged
         monitors.push(monitor);
     }
     listening(&world).stamp_once().await.unwrap();
-    // A backup of yesterday is restored: its processes are gone.
+    // A backup of yesterday is restored, and its processes no longer exist.
     world.advance(86_400);
     let stamps = listening(&world);
     let another = world.another_evaluator();
@@ -229,7 +225,11 @@ async fn after_a_day_without_us_each_project_hears_once_what_could_not_be_judged
     for second in 0..60 {
         down += world.sweep().await.down + another.sweep_once().await.unwrap().down;
         if second == 9 {
-            assert_eq!(notices(&world).await, [0_i64; 0], "all of them are counted first");
+            assert_eq!(
+                notices(&world).await,
+                [0_i64; 0],
+                "the monitors are counted first"
+            );
         }
         world.advance(1);
         stamps.stamp_once().await.unwrap();
@@ -240,7 +240,7 @@ async fn after_a_day_without_us_each_project_hears_once_what_could_not_be_judged
     for monitor in &monitors {
         assert_eq!(world.status(monitor).await, Status::Up);
     }
-    // Who does not come back is found at its next slot: a period and a grace after the spell.
+    // A monitor that does not report again is found at its next slot: a period and a grace after the spell.
     world.ping(&monitors[0], Success).await;
     for _ in 60..91 {
         down += world.sweep().await.down;
@@ -271,7 +271,7 @@ async fn a_reminder_that_was_due_in_a_long_spell_waits_for_the_next_one(pool: Pg
     assert_eq!(world.sweep().await.reminded, 0);
 
     assert_eq!(world.alerts().await, ["opened"]);
-    // The next one comes after the project's interval, an hour, whatever short spells lie in it.
+    // The next reminder comes after the project's interval, an hour, however many short spells that hour contains.
     for _ in 0..2 {
         world.advance(1_800);
         stamps.stamp_once().await.unwrap();

@@ -1,4 +1,4 @@
-//! Several processes at once: evaluators, group commits, people.
+//! Several evaluators, group commits and people act at once.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::setup::{World, incoming};
 
-/// A sequence of choices that is the same in each run of a test.
+/// A sequence of choices that is the same in each run of the test.
 struct Dice(u64);
 
 impl Dice {
@@ -34,7 +34,7 @@ impl Dice {
 
 const TWO_OPEN: &str = "SELECT count(*) FROM (SELECT 1 FROM incident WHERE resolved_at IS NULL \
     GROUP BY subject_kind, subject_id HAVING count(*) > 1) AS twice";
-/// Down with no open incident, or an open incident of something that is not down.
+/// Counts monitors that are down without an open incident, and open incidents of monitors that are not down.
 const MISMATCHED: &str = "SELECT count(*) FROM monitor FULL JOIN (SELECT subject_id FROM incident WHERE resolved_at IS NULL \
     AND subject_kind = 'monitor') AS open ON open.subject_id = monitor.id \
     WHERE (coalesce(monitor.status, '') = 'down') <> (open.subject_id IS NOT NULL)";
@@ -45,7 +45,7 @@ async fn two_evaluators_on_thousands_of_due_monitors_open_one_incident_each(pool
     world.channel("one").await;
     let monitor = world.monitor("m").await;
     world.ping(&monitor, Success).await;
-    // The rest are copies of it.
+    // The other monitors are copies of this one.
     sqlx::query(
         "INSERT INTO monitor (id, project_id, ping_id, slug, name, tags, schedule, grace_seconds, all_channels, status, created_at,
             updated_at, next_due_at, deadline_at, check_after)
@@ -102,7 +102,7 @@ async fn a_ping_that_is_being_written_beats_the_silence(pool: PgPool) {
 
     let swept = world.sweep().await;
 
-    assert_eq!((swept.claimed, swept.down), (0, 0), "somebody holds it");
+    assert_eq!((swept.claimed, swept.down), (0, 0), "the pings lock all rows");
     let mut monitors: Vec<SignalledMonitor> = locked.into_iter().map(Result::unwrap).collect();
     let _ = on_ping(&mut monitors[0].state, &world.signal(Success));
     deadbeat_store::monitor::batch::write(
@@ -134,7 +134,7 @@ async fn evaluators_racing_pings_never_open_two_incidents_and_lose_no_ping(pool:
     let mut dice = Dice(7);
 
     for round in 0..150 {
-        // Around the deadline of 90 s, so that pings and verdicts meet.
+        // The time is near the deadline of 90 s, so that pings and verdicts coincide.
         world.advance(43 + dice.below(4) as i64);
         let pings: Vec<_> = (0..dice.below(12))
             .map(|number| {
@@ -186,7 +186,7 @@ async fn evaluators_racing_pings_never_open_two_incidents_and_lose_no_ping(pool:
             .count("SELECT count(*) FROM incident WHERE cause = 'MISSED'")
             .await
             > 20,
-        "they did meet"
+        "pings and verdicts coincided"
     );
     let untold = "SELECT count(*) FROM incident WHERE (SELECT count(*) FROM delivery WHERE incident_id = incident.id AND \
         alert = 'opened') <> 1 OR (SELECT count(*) FROM delivery WHERE incident_id = incident.id AND alert = 'resolved') \
@@ -194,7 +194,7 @@ async fn evaluators_racing_pings_never_open_two_incidents_and_lose_no_ping(pool:
     assert_eq!(
         world.count(untold).await,
         0,
-        "each is told once, and that it is over once"
+        "one alert opens each incident, and one resolves it"
     );
     let runs = "SELECT count(*) FROM monitor WHERE open_runs <> \
         (SELECT count(*) FROM run WHERE monitor_id = monitor.id AND status = 'open')";
@@ -252,12 +252,12 @@ async fn a_sweep_of_workers_locks_its_monitors_in_one_order(pool: PgPool) {
     for name in ["celery@lost", "celery@replaced"] {
         world.worker_says(name, json!({})).await;
     }
-    // The last monitor's run is executed by a worker that falls silent now.
+    // A worker that falls silent now executes the run of the last monitor.
     let run = json!({
         "beat": "shop", "entry": last.entry, "run_id": Uuid::from_u128(1), "worker": "celery@lost", "attempt": Uuid::from_u128(1)
     });
     world.event(world.an_event("run_started", run)).await;
-    // The first monitor is a member of the incident of a worker that is given up now.
+    // The first monitor is a member of the incident about a worker that the evaluator now gives up.
     sqlx::query("UPDATE worker SET status = 'down' WHERE name = 'celery@replaced'")
         .execute(&world.pool)
         .await
@@ -290,7 +290,7 @@ async fn a_sweep_of_workers_locks_its_monitors_in_one_order(pool: PgPool) {
         while world.count(waiting).await == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        // A writer goes on in the order of ids. Were the last monitor taken already, the two would wait for each other.
+        // The writer locks rows in the order of ids. If the evaluator had already locked the last monitor, both would wait for each other.
         let taken = sqlx::query(lock).bind(last.id.0).execute(&mut *writer).await;
         writer.rollback().await.unwrap();
         taken

@@ -1,4 +1,4 @@
-//! Silence becomes one incident and one delivery a channel; what a person does about it.
+//! Silence becomes one incident and one delivery for each channel; then a person acts on it.
 
 use chrono::TimeDelta;
 use deadbeat_domain::monitor::ping::PingKind::{Fail, Start, Success};
@@ -125,7 +125,7 @@ async fn a_run_over_its_time_is_an_overrun_and_its_late_end_resolves_it(pool: Pg
     let runs = world
         .count("SELECT count(*) FROM run WHERE status = 'overrun' AND deadline_at IS NULL")
         .await;
-    assert_eq!(runs, 1, "the other one is still within its time");
+    assert_eq!(runs, 1, "the other run still has time");
     assert_eq!(world.read(monitor.id).await.open_runs, 1);
     world.advance(5);
     world.ping_of(&monitor, 1, Success).await;
@@ -139,7 +139,7 @@ async fn a_run_over_its_time_is_an_overrun_and_its_late_end_resolves_it(pool: Pg
     assert_eq!(
         world.sweep_after(15).await.down,
         1,
-        "the other one is judged alone"
+        "the other run is judged on its own"
     );
 }
 
@@ -237,7 +237,7 @@ async fn deleting_a_monitor_that_is_down_resolves_and_tells(pool: PgPool) {
     assert_eq!(
         world.count("SELECT count(*) FROM monitor").await,
         0,
-        "its runs go with the next pass of the retention"
+        "the retention removes its runs later"
     );
     let again = monitor::delete(&world.services, &world.access, monitor.id).await;
     assert!(matches!(again, Err(ServiceError::NotFound(_))));
@@ -289,12 +289,16 @@ async fn a_row_that_cannot_be_read_is_put_aside_and_stalls_no_other(pool: PgPool
     assert_eq!(
         world.sweep_after(60).await.claimed,
         0,
-        "not looked at again for an hour"
+        "the row is put aside for an hour"
     );
     world
         .set_schedule(&bad, json!({"kind": "interval", "seconds": 60}))
         .await;
-    assert_eq!(world.sweep_after(3_600).await.down, 1, "repaired, it is judged");
+    assert_eq!(
+        world.sweep_after(3_600).await.down,
+        1,
+        "the repaired row is judged"
+    );
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -314,7 +318,7 @@ async fn a_row_that_was_put_aside_while_it_was_down_does_not_stall_the_sweep_lat
     assert_eq!(
         world.read(bad.id).await.state.deadline_at,
         None,
-        "down is not armed"
+        "a monitor that is down is not armed"
     );
     world.ping(&good, Success).await;
 
@@ -326,7 +330,7 @@ async fn a_row_that_was_put_aside_while_it_was_down_does_not_stall_the_sweep_lat
 }
 
 impl World {
-    /// As only a hand in the database, or a newer server, can.
+    /// Sets a schedule that only a direct change of the database, or a newer server, can store.
     async fn set_schedule(&self, monitor: &deadbeat_store::monitor::Monitor, schedule: serde_json::Value) {
         sqlx::query("UPDATE monitor SET schedule = $2 WHERE id = $1")
             .bind(monitor.id.0)

@@ -1,4 +1,4 @@
-//! A row that cannot be read is put aside, logged and counted. It stalls no other row.
+//! The server puts an unreadable row aside, logs it and counts it. The row delays no other row.
 
 use deadbeat_domain::monitor::ping::PingKind::Success;
 use deadbeat_domain::monitor::status::Status;
@@ -32,7 +32,7 @@ async fn an_unreadable_beat_does_not_keep_others_from_being_judged(pool: PgPool)
     assert_eq!(
         world.sweep_after(60).await.claimed,
         0,
-        "it is put aside for an hour"
+        "the row is put aside for an hour"
     );
     let down = "SELECT count(*) FROM beat WHERE name = 'other' AND status = 'down'";
     assert_eq!(world.count(down).await, 1);
@@ -52,10 +52,10 @@ async fn an_unreadable_worker_does_not_keep_others_from_being_judged(pool: PgPoo
 
     assert_eq!((swept.claimed, swept.down), (2, 1));
     assert_eq!(world.services.selfwatch().rows_put_aside(), 1);
-    // Whether a lost worker has a successor is asked again and again: the second one is claimed, and only that.
+    // The evaluator keeps checking whether a lost worker has a successor. It claims the second worker, and nothing else.
     assert_eq!(world.sweep_after(60).await.claimed, 1);
     let aside = world.services.selfwatch().rows_put_aside();
-    assert_eq!(aside, 1, "the first one is put aside for an hour");
+    assert_eq!(aside, 1, "the first worker is put aside for an hour");
     let down = "SELECT count(*) FROM worker WHERE name = 'celery@w2' AND status = 'down'";
     assert_eq!(world.count(down).await, 1);
 }
@@ -77,7 +77,11 @@ async fn an_unreadable_incident_does_not_keep_others_from_being_told_again(pool:
 
     assert_eq!(swept.reminded, 1);
     assert_eq!(world.services.selfwatch().rows_put_aside(), 1);
-    assert_eq!(world.sweep_after(60).await.reminded, 0, "neither is due again");
+    assert_eq!(
+        world.sweep_after(60).await.reminded,
+        0,
+        "neither incident is due again"
+    );
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -94,7 +98,7 @@ async fn an_unreadable_incident_does_not_keep_others_from_ending(pool: PgPool) {
         .await;
     let counted = deadbeat_services::incident::unreadable();
 
-    // In one batch: the writer takes both at once or one after the other, and both must be recorded.
+    // Both pings are for one batch. The writer takes them together or one after the other, and must record both.
     tokio::join!(world.ping(&bad, Success), world.ping(&good, Success));
 
     for monitor in [&bad, &good] {

@@ -1,4 +1,4 @@
-//! One signal that cannot be written holds nobody else: it waits for a moment, then aside, and is written once when it can be.
+//! A signal that cannot be written delays no other. It waits for a moment, is then set aside, and is written once when it can be.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ fn to(world: &World, monitor: &Monitor, body: &str) -> Incoming {
     }
 }
 
-/// The bodies of a monitor's pings, in the order of their numbers.
+/// Returns the bodies of a monitor's pings, in the order of their numbers.
 async fn bodies(world: &World, monitor: &Monitor) -> Vec<String> {
     let bodies: Vec<Vec<u8>> =
         sqlx::query_scalar("SELECT body FROM ping_body WHERE monitor_id = $1 ORDER BY n")
@@ -43,7 +43,7 @@ async fn bodies(world: &World, monitor: &Monitor) -> Vec<String> {
         .collect()
 }
 
-/// Every ping of this monitor takes longer than any statement may.
+/// Makes every ping of this monitor take longer than a statement may.
 pub async fn make_slow(world: &World, monitor: &Monitor) {
     let trigger = format!(
         "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(60); RETURN NEW; END $$;
@@ -84,10 +84,10 @@ async fn a_locked_monitor_holds_nobody_and_its_own_signals_follow_in_order(pool:
     )
     .await;
 
-    // All are acknowledged although the row stays locked.
+    // The lane acknowledges all signals although the row stays locked.
     assert!(answers.iter().all(|answer| *answer == Ok(Accepted::Recorded)));
     assert_eq!(bodies(&world, &other).await, names);
-    // Its monitor is not judged for a moment, and nobody else waits.
+    // The evaluator does not judge the locked monitor for a moment, and no other monitor waits.
     assert_eq!((ingest.aside(), ingest.spooled()), (20, 0));
     assert_eq!(ingest.fresh_aside(), [Address::Ping(locked.ping_id)]);
     let last = ingest.accept(to(&world, &locked, "20")).await;
@@ -97,7 +97,7 @@ async fn a_locked_monitor_holds_nobody_and_its_own_signals_follow_in_order(pool:
     assert_eq!(last, Ok(Accepted::Recorded));
     let all: Vec<String> = (0..=20).map(|n| n.to_string()).collect();
     assert_eq!(bodies(&world, &locked).await, all);
-    // One row is the lane's own.
+    // The only row left is the lane's own.
     wait_until(async || world.count("SELECT count(*) FROM writer").await == 1).await;
 }
 
@@ -174,7 +174,7 @@ async fn a_held_counter_holds_no_other_projects_pings_of_the_same_batch(pool: Pg
         .await
         .unwrap();
     world.ping(&neighbour, Success).await;
-    // As a process does that was stopped between its last statement and its commit.
+    // A process stopped between its last statement and its commit, and holds its lock.
     let mut held = world.pool.begin().await.unwrap();
     sqlx::query("SELECT last FROM change_counter WHERE project_id = $1 FOR UPDATE")
         .bind(world.project.0)
@@ -191,7 +191,7 @@ async fn a_held_counter_holds_no_other_projects_pings_of_the_same_batch(pool: Pg
         ))
     };
 
-    // Only the failure changes a status, so only the failure needs the counter.
+    // Only the failure changes a status, so only the failure needs the counter of changes.
     let answers = join_all([
         send(&neighbour, Success),
         send(&job, Fail),
@@ -201,7 +201,11 @@ async fn a_held_counter_holds_no_other_projects_pings_of_the_same_batch(pool: Pg
 
     assert!(answers.iter().all(|answer| *answer == Ok(Accepted::Recorded)));
     assert_eq!(world.count("SELECT count(*) FROM ping").await, 4);
-    assert_eq!((ingest.aside(), ingest.spooled()), (1, 0), "the failure waits");
+    assert_eq!(
+        (ingest.aside(), ingest.spooled()),
+        (1, 0),
+        "the failure is set aside"
+    );
     held.rollback().await.unwrap();
     wait_until(async || ingest.aside() == 0).await;
     assert_eq!(world.status(&job).await, Status::Down);
@@ -269,7 +273,7 @@ async fn a_spooled_signal_for_a_monitor_that_cannot_be_read_is_kept_until_it_can
     let (ingest, stop) = writer(&world, world.store(), Registry::default(), folder.open());
     wait_until(async || bodies(&world, &other).await == ["spooled"]).await;
     assert_eq!(ingest.aside(), 1);
-    // It survives a restart.
+    // The signal that was set aside survives a restart.
     drop((ingest, stop));
     wait_until(async || {
         deadbeat_services::monitor::signal::spool::Spool::open(&folder.file(), 1_000_000).is_ok()
@@ -326,14 +330,14 @@ async fn an_address_at_its_limit_does_not_refuse_what_comes_beside_it(pool: PgPo
 
     assert_eq!(kept, [vec![true; 500], vec![false, true, false]].concat());
     assert_eq!(spool.aside(), 501);
-    // The limit of all.
+    // The limit for all signals that are set aside together.
     let many: Vec<Incoming> = (0..9_500)
         .map(|_| crate::setup::incoming(Address::Ping(PingId::generate()), world.signal(Success)))
         .collect();
     let kept = spool.append_aside(&many).await.unwrap();
     assert_eq!(kept, [vec![true; 9_499], vec![false]].concat());
     assert_eq!(spool.append_aside(&of(&other, 1)).await.unwrap(), [false]);
-    // It is as the file says.
+    // The file contains the same number after it is opened again.
     drop(spool);
     assert_eq!(Spool::open(&folder.file(), 100_000_000).unwrap().aside(), 10_000);
 }
@@ -374,7 +378,7 @@ async fn failures_of_a_monitor_that_is_down_share_their_statements(pool: PgPool)
     let answers = join_all((0..512).map(|_| ingest.accept(fail()))).await;
 
     assert!(answers.iter().all(|answer| *answer == Ok(Accepted::Recorded)));
-    // A batch takes a dozen or two; how many batches the 512 make depends on when they come.
+    // A batch takes one or two dozen statements. The number of batches for the 512 signals depends on their arrival times.
     let batches = ingest
         .figures()
         .batches

@@ -1,4 +1,4 @@
-//! Deleting, and following a schedule, hold few rows at a time: signals of others never wait for all of it.
+//! A deletion and a Beat's schedule change lock few rows at a time, so that other signals never wait for all of it.
 
 use std::sync::Arc;
 
@@ -13,11 +13,11 @@ use sqlx::PgPool;
 
 use crate::setup::{World, entry};
 
-/// More entries than two transactions take.
+/// More entries than two transactions change.
 const ENTRIES: usize = 450;
 /// Monitors that one transaction may delete.
 const BATCH: i64 = 200;
-/// Monitors that one transaction may make follow a schedule.
+/// Monitors that one transaction may change to follow a schedule.
 const FOLLOWED: i64 = 100;
 
 impl World {
@@ -25,7 +25,7 @@ impl World {
         sqlx::query(statement).execute(&self.pool).await.unwrap();
     }
 
-    /// From now on the database notes how many monitors each transaction inserts, updates and deletes.
+    /// From now on, the database records how many monitors each transaction inserts, updates and deletes.
     async fn count_monitors_of_transactions(&self) {
         for statement in [
             "CREATE TABLE touched (id xid8, rows bigint)",
@@ -39,7 +39,7 @@ impl World {
         }
     }
 
-    /// The most monitors of one statement, and the transactions that changed any, since this was last asked.
+    /// Returns the largest number of monitors that one statement changed, and the number of transactions. Both counts start at the previous call.
     async fn touched(&self) -> (i64, i64) {
         let answer =
             sqlx::query_as("SELECT coalesce(max(rows), 0), count(DISTINCT id) FROM touched WHERE rows > 0")
@@ -114,7 +114,7 @@ async fn a_beat_with_many_monitors_is_deleted_in_bounded_steps(pool: PgPool) {
     assert_eq!(world.count(open).await, 2);
     let id = BeatId(world.beat_id().await);
     world.count_monitors_of_transactions().await;
-    // Fails in the middle, once.
+    // The deletion fails once, in the middle.
     world
         .run_sql(
             "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -129,7 +129,7 @@ async fn a_beat_with_many_monitors_is_deleted_in_bounded_steps(pool: PgPool) {
     assert_eq!(
         world.count("SELECT count(*) FROM monitor").await,
         ENTRIES as i64 - BATCH,
-        "the first step stays done"
+        "the first step is committed"
     );
     world.run_sql("DROP TRIGGER fail ON monitor").await;
 
@@ -138,7 +138,7 @@ async fn a_beat_with_many_monitors_is_deleted_in_bounded_steps(pool: PgPool) {
     assert_eq!(world.touched().await, (BATCH, 3));
     assert_eq!(world.count("SELECT count(*) FROM monitor").await, 0);
     assert_eq!(world.count("SELECT count(*) FROM beat").await, 0);
-    assert_eq!(world.count(open).await, 0, "their incidents are over");
+    assert_eq!(world.count(open).await, 0, "their incidents have ended");
     let again = beat::delete(&world.services, &world.access, id).await;
     assert!(matches!(again, Err(ServiceError::NotFound(_))));
 }
@@ -158,20 +158,20 @@ async fn a_large_schedule_is_followed_in_bounded_steps(pool: PgPool) {
     world.send(&changed).await.unwrap();
     assert_eq!(world.touched().await, (FOLLOWED, 5), "changed");
     world.send(&changed).await.unwrap();
-    assert_eq!(world.touched().await, (0, 0), "nothing is new");
+    assert_eq!(world.touched().await, (0, 0), "the same list changes nothing");
     world.send(&entries("new")).await.unwrap();
 
     assert_eq!(
         world.touched().await,
         (FOLLOWED, 10),
-        "registered, and the old ones retired"
+        "new entries registered, old ones retired"
     );
     let retired = "SELECT count(*) FROM monitor WHERE retired_at IS NOT NULL AND status = 'paused' AND entry LIKE 'old%'";
     assert_eq!(world.count(retired).await, ENTRIES as i64);
     let armed = "SELECT count(*) FROM monitor WHERE retired_at IS NULL AND deadline_at IS NOT NULL AND entry LIKE 'new%'";
     assert_eq!(world.count(armed).await, ENTRIES as i64);
     world.send(&changed).await.unwrap();
-    assert_eq!(world.count(retired).await, 0, "they came back");
+    assert_eq!(world.count(retired).await, 0, "the old entries came back");
     assert_eq!(world.incidents().await, []);
 }
 
@@ -179,7 +179,7 @@ async fn a_large_schedule_is_followed_in_bounded_steps(pool: PgPool) {
 async fn a_schedule_that_failed_in_the_middle_is_repaired_by_the_next_snapshot(pool: PgPool) {
     let world = World::new(pool).await;
     world.send(&entries("old")).await.unwrap();
-    // The second of the steps that register, and later the second of those that retire, fail as on a timeout.
+    // The second of the steps that register fails as on a timeout. In the next round, the second of the steps that retire fails.
     for (kind, condition) in [
         ("INSERT", "SELECT count(*) >= 650 FROM monitor"),
         (
@@ -207,7 +207,7 @@ async fn a_schedule_that_failed_in_the_middle_is_repaired_by_the_next_snapshot(p
 
         assert!(failed.is_err(), "{kind}: the SDK sends it again");
         world.run_sql("DROP TRIGGER fail ON monitor").await;
-        // A run of what was registered counts already, whatever becomes of the rest.
+        // A run of a registered entry counts already, whatever happens to the rest.
         world.finished("new0", "success").await;
         assert_eq!(world.entry("new0").await.state.status, Status::Up);
     }
@@ -229,7 +229,7 @@ async fn a_schedule_that_failed_in_the_middle_is_repaired_by_the_next_snapshot(p
 async fn of_two_snapshots_at_once_one_is_followed_whole(pool: PgPool) {
     let world = World::new(pool).await;
     let (first, second) = (entries("first"), entries("second"));
-    // One process follows the schedules of a project one after the other.
+    // Each process applies the schedules of a project one after the other.
     let (another, _stop) = world.another_process();
 
     for round in 0..3 {

@@ -1,4 +1,4 @@
-//! A client that sends one run id with every ping costs no more than one that sends fresh ids.
+//! Pings with one constant run id cost the server no more than pings with fresh ids.
 
 use deadbeat_domain::monitor::ping::PingKind::{Start, Success};
 use deadbeat_domain::monitor::ping::Signal;
@@ -12,7 +12,7 @@ use crate::setup::{World, incoming};
 
 const RID: Uuid = Uuid::from_u128(7);
 
-/// Rows of `run` that statements have read so far. The pool has one connection, so that PostgreSQL's counters are complete.
+/// Returns how many rows of `run` statements have read so far. With one connection in the pool, PostgreSQL's counters are complete.
 async fn rows_read(world: &World) -> i64 {
     sqlx::query("SELECT pg_stat_force_next_flush()")
         .execute(&world.pool)
@@ -30,7 +30,7 @@ async fn one_run_id_with_31_000_runs_is_read_in_part_and_shrinks_to_the_limit(
 ) {
     let world = World::new(options.max_connections(1).connect_with(database).await.unwrap()).await;
     let monitor = world.monitor("backup").await;
-    // As the ends of 31,000 pings left them.
+    // The rows that the ends of 31,000 pings left behind.
     sqlx::query(
         "INSERT INTO run (id, monitor_id, run_id, status, finished_at, retries, attempts)
         SELECT (lpad(to_hex(n), 12, '0') || '70008000000000000000')::uuid, $1, $2, 'success', now(), 0, 0
@@ -50,7 +50,7 @@ async fn one_run_id_with_31_000_runs_is_read_in_part_and_shrinks_to_the_limit(
         most = most.max(rows_read(&world).await - before);
     }
 
-    // 1,024 surplus runs are read to find them and once more to delete them, beside the newest hundred.
+    // The server reads 1,024 surplus runs to find them, and again to delete them; it also reads the newest hundred.
     assert!(most < 2_500, "one ping read {most} runs");
     assert_eq!(world.count("SELECT count(*) FROM run").await, 100);
 }
@@ -84,7 +84,7 @@ async fn the_newest_runs_of_a_run_id_are_kept_and_other_runs_are_left_alone(pool
     .fetch_all(&world.pool)
     .await
     .unwrap();
-    // The first of the 301, which had a start, went.
+    // The first of the 301 runs, which had a start, is removed.
     assert_eq!(kept, [(other.id.0, 3, false), (same.id.0, 100, false)]);
     assert_eq!(
         world.count("SELECT count(*) FROM run").await,

@@ -1,4 +1,4 @@
-//! What is acknowledged is stored, in order, and one bad signal spoils no other.
+//! The server stores every signal that it acknowledges, in order. One bad signal spoils no other.
 
 use std::sync::Arc;
 
@@ -84,7 +84,7 @@ async fn a_flood_that_waits_when_the_process_stops_is_written(pool: PgPool) {
     );
     let sent =
         (0..300).map(|_| ingest.accept(incoming(Address::Ping(monitor.ping_id), world.signal(Success))));
-    // All of them are in the queue before the writer begins, and the stop is ordered as soon as it has begun.
+    // All signals are in the queue before the writer starts. The stop comes right after its start.
     let answers = tokio::task::unconstrained(join_all(sent));
     let stop = CancellationToken::new();
     let stopping = async {
@@ -197,7 +197,7 @@ async fn each_address_finds_its_monitor_and_nobody_elses(pool: PgPool) {
 async fn a_signal_that_cannot_be_written_spoils_no_other_of_its_batch(pool: PgPool) {
     let world = World::new(pool).await;
     let (bad, good) = (world.monitor("bad").await, world.monitor("good").await);
-    // As if another writer had numbered without the lock.
+    // This row is there as if another writer had numbered its ping without the lock.
     sqlx::query("INSERT INTO ping (monitor_id, n, received_at, kind, source, body_bytes) VALUES ($1, 1, $2, 'log', 'http', 0)")
         .bind(bad.id.0)
         .bind(world.clock.now())
@@ -215,7 +215,10 @@ async fn a_signal_that_cannot_be_written_spoils_no_other_of_its_batch(pool: PgPo
             .count(),
         2
     );
-    assert!(answers[1].is_err(), "not acknowledged, as nothing is stored");
+    assert!(
+        answers[1].is_err(),
+        "no acknowledgement, because nothing is stored"
+    );
     assert_eq!(world.read(good.id).await.state.ping_count, 2);
 }
 
@@ -348,7 +351,7 @@ async fn a_ping_that_comes_while_the_table_of_its_day_is_made_is_taken(pool: PgP
         .await
         .unwrap();
 
-    // The row waits for the table of all other days, which refuses it when the day has got its own meanwhile.
+    // The insert waits for the default table, which refuses the row once another transaction has made the day's own table.
     let made = async {
         let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
         while world.count(waiting).await == 0 {

@@ -1,4 +1,4 @@
-//! A batch with a signal that cannot be written is taken apart in few transactions, whatever its size.
+//! The writer splits a batch with a signal that cannot be written. The number of transactions is small, whatever the size of the batch.
 
 use std::time::Duration;
 
@@ -17,12 +17,12 @@ use crate::monitor::spool::{Folder, away, wait_until, writer};
 use crate::monitor::spool_faults::{direct, settled};
 use crate::setup::World;
 
-/// Signals of one batch.
+/// The number of signals in one batch.
 const BATCH: usize = 512;
-/// Transactions that a bad signal may cost: 16 parts in each of three steps.
+/// The number of transactions that a bad signal may cost: 16 parts in each of three steps.
 const MOST: i64 = 48;
 
-/// Monitors that are well. Each has less than its share of a batch.
+/// Returns monitors without a fault. Each gets less than its share of a batch.
 async fn well(world: &World) -> Vec<Monitor> {
     let mut monitors = Vec::new();
     for n in 0..16 {
@@ -31,7 +31,7 @@ async fn well(world: &World) -> Vec<Monitor> {
     monitors
 }
 
-/// A monitor whose pings the database refuses: its first row is there.
+/// Returns a monitor whose pings the database refuses, because a row with the first ping's number exists.
 async fn bad(world: &World, name: &str) -> Monitor {
     let bad = world.monitor(name).await;
     sqlx::query("INSERT INTO ping (monitor_id, n, received_at, kind, source, body_bytes) VALUES ($1, 1, $2, 'log', 'http', 0)")
@@ -43,7 +43,7 @@ async fn bad(world: &World, name: &str) -> Monitor {
     bad
 }
 
-/// 512 signals, those at the given places for the given monitors.
+/// Makes 512 signals: those at the given places for the bad monitors, and the others for the good ones.
 fn batch(world: &World, well: &[Monitor], bad: &[(usize, &Monitor)]) -> Vec<Incoming> {
     let to = |place: usize| {
         let bad = bad
@@ -56,7 +56,7 @@ fn batch(world: &World, well: &[Monitor], bad: &[(usize, &Monitor)]) -> Vec<Inco
     (0..BATCH).map(to).collect()
 }
 
-/// Has all of it taken as one batch: it waits in the queue before the writer begins.
+/// Makes the writer take all signals as one batch: they wait in the queue before the writer starts.
 async fn accept_as_one(
     world: &World,
     store: Store,
@@ -86,7 +86,7 @@ async fn accept_as_one(
     (recorded, ingest, stop.drop_guard())
 }
 
-/// Transactions that wrote pings of the monitors that are well.
+/// Returns the number of transactions that wrote pings of the good monitors.
 async fn transactions(world: &World) -> i64 {
     world
         .count(
@@ -101,7 +101,7 @@ async fn signals_that_the_database_refuses_cost_a_batch_few_transactions(pool: P
     let world = World::new(pool).await;
     let well = well(&world).await;
     let bads = [bad(&world, "bad 1").await, bad(&world, "bad 2").await];
-    // In the first place, next to one another, in the middle and in the last place.
+    // The bad signals are at the first place, next to one another, in the middle and at the last place.
     let places = [0, 1, 200, 511];
     let marked: Vec<(usize, &Monitor)> = places.iter().map(|place| (*place, &bads[place % 2])).collect();
 
@@ -135,7 +135,7 @@ async fn a_signal_that_times_out_costs_a_batch_few_transactions(pool: PgPool) {
     .await;
 
     assert!(recorded.iter().all(|recorded| *recorded));
-    // On a machine that is slow itself the batch may take the way over the spool, where good signals time out, too.
+    // On a slow machine, the batch may go through the spool, where good signals time out, too.
     settled(async || (ingest.aside(), ingest.spooled()) == (3, 0)).await;
     let transactions = transactions(&world).await;
     assert!(transactions <= MOST * 2, "{transactions} transactions");

@@ -1,4 +1,4 @@
-//! A writer that panics: its lane comes back, the process says so meanwhile, and nobody is judged for what was refused.
+//! A writer panics: its lane restarts, the process reports the fault meanwhile, and no monitor is judged for a refused signal.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,7 +22,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::setup::World;
 
-/// A process with one lane, whose writer has a clock that can be poisoned.
+/// A process with one lane. A test can make the clock of the writer panic.
 struct Process {
     poison: PoisonedClock,
     ingest: Ingest,
@@ -79,7 +79,7 @@ impl Process {
     }
 }
 
-/// Waits until something holds.
+/// Waits until a condition holds.
 async fn wait_for(what: &str, holds: impl AsyncFn() -> bool) {
     let waited = tokio::time::timeout(Duration::from_secs(60), async {
         while !holds().await {
@@ -96,7 +96,7 @@ async fn until(health: &Health, is_well: bool) {
         }
     })
     .await
-    .expect("it comes within a minute");
+    .expect("the state changes within a minute");
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -126,17 +126,17 @@ async fn a_lane_that_panics_comes_back_and_nobody_is_judged_meanwhile(pool: PgPo
     assert_eq!(
         process.evaluator.sweep_once().await.unwrap().down,
         0,
-        "its report was refused"
+        "the monitor's report was refused"
     );
     world.advance(1);
     assert_eq!(process.listening.stamp_once().await.unwrap(), None);
     assert_eq!(
         world.count(stamped).await,
         stamped_at,
-        "who refuses signals does not hear"
+        "a process that refuses signals does not listen"
     );
 
-    // What comes meanwhile waits for the next start.
+    // Signals that arrive meanwhile wait for the next start.
     assert_eq!(process.ping(&world, &to).await, Ok(Accepted::Recorded));
     until(health, true).await;
     process.listening.stamp_once().await.unwrap();
@@ -160,7 +160,10 @@ async fn a_lane_that_panics_with_each_signal_is_never_well_between(pool: PgPool)
     assert_eq!(process.poison.doses(), 0);
 
     assert_eq!(process.ping(&world, &to).await, Ok(Accepted::Recorded));
-    assert!(!process.ingest.health().is_well(), "not steady yet");
+    assert!(
+        !process.ingest.health().is_well(),
+        "the lane has not run for long enough yet"
+    );
     until(process.ingest.health(), true).await;
 }
 
@@ -179,21 +182,21 @@ async fn a_signal_that_makes_its_lane_panic_each_time_is_set_aside_after_two_res
         until(process.ingest.health(), false).await;
     }
 
-    // The one that asks the clock next is the try beside the lane.
+    // The next user of the clock is the try beside the lane.
     process.poison.poison(1);
     assert_eq!(process.ping(&world, &to).await, Ok(Accepted::Recorded));
     let panicked = || process.ingest.figures().panicked.load(Ordering::Relaxed);
     wait_for("the panic", async || panicked() == 1).await;
 
-    assert_eq!(process.ingest.aside(), 1, "it is not lost");
+    assert_eq!(process.ingest.aside(), 1, "the signal is kept");
     assert_eq!(
         process.ping(&world, &Address::Ping(other.ping_id)).await,
         Ok(Accepted::Recorded)
     );
-    // It is tried again, and was no poison forever.
+    // The clock no longer panics, and the retry succeeds.
     wait_for("the signal", async || process.ingest.aside() == 0).await;
     assert_eq!(world.count("SELECT count(*) FROM ping").await, 2);
-    // Nobody is suspect any more: its next signal goes with the others.
+    // The address is no longer suspect: its next signal goes through the lane with the others.
     assert_eq!(process.ping(&world, &to).await, Ok(Accepted::Recorded));
     assert_eq!(process.ingest.figures().set_aside.load(Ordering::Relaxed), 1);
 }
@@ -239,7 +242,7 @@ async fn a_spooled_signal_that_makes_each_replay_panic_is_set_aside(pool: PgPool
     };
     spool.append(1..=1, &[incoming]).await.unwrap();
 
-    // Backtraces name files, too.
+    // The clock compares this text with a backtrace, which also names files.
     let clock = PoisonedClock::new(Arc::new(world.clock.clone()), "signal/writer/replay.rs");
     clock.poison(usize::MAX);
     let process = start(&world, clock, Some(spool));
@@ -248,7 +251,7 @@ async fn a_spooled_signal_that_makes_each_replay_panic_is_set_aside(pool: PgPool
         process.ingest.spooled() == 0 && process.ingest.aside() == 0
     })
     .await;
-    assert_eq!(process.poison.doses(), usize::MAX - 2, "it panicked twice");
+    assert_eq!(process.poison.doses(), usize::MAX - 2, "the clock panicked twice");
     assert_eq!(world.count("SELECT count(*) FROM ping").await, 1);
     until(process.ingest.health(), true).await;
 }

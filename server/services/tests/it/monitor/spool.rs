@@ -1,4 +1,4 @@
-//! While the database is away: what is acknowledged is kept, and replayed in order, once.
+//! While the database is unreachable, the spool keeps acknowledged signals, and then replays them in order, once.
 
 mod file;
 
@@ -32,7 +32,7 @@ fn incoming(world: &World, address: Address, body: &str) -> Incoming {
     }
 }
 
-/// A writer on a store, with a spool.
+/// Starts a writer on a store, with a spool.
 pub fn writer(world: &World, store: Store, registry: Registry, spool: Spool) -> (Ingest, DropGuard) {
     let clock: Arc<dyn Clock> = Arc::new(world.clock.clone());
     let site = Site {
@@ -45,7 +45,7 @@ pub fn writer(world: &World, store: Store, registry: Registry, spool: Spool) -> 
     (ingest, stop.drop_guard())
 }
 
-/// A database that nobody ever reaches.
+/// A store whose database is never reachable.
 pub fn away() -> Store {
     Store::connect(&PoolSettings {
         url: "postgres://nobody@127.0.0.1:1/nothing".to_owned(),
@@ -61,7 +61,7 @@ pub struct Folder(tempfile::TempDir);
 
 impl Folder {
     pub fn new() -> Self {
-        // In memory where there is such a folder: these tests are not about the disk.
+        // The folder is in memory where the machine allows this: these tests are not about the disk.
         let memory = std::path::Path::new("/dev/shm");
         let folder = if memory.is_dir() {
             tempfile::tempdir_in(memory)
@@ -89,7 +89,7 @@ impl Folder {
     }
 }
 
-/// A signal for anybody.
+/// A signal to an address that does not exist.
 fn lone(body: &str) -> Incoming {
     Incoming {
         address: Address::Ping(PingId::generate()),
@@ -125,7 +125,7 @@ pub async fn wait_until(what: impl AsyncFn() -> bool) {
         }
     })
     .await
-    .expect("it comes within twenty seconds");
+    .expect("the event comes within twenty seconds");
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -146,7 +146,7 @@ async fn what_was_spooled_is_replayed_in_order_with_its_own_times_by_the_next_pr
         assert_eq!(ingest.spooled(), 30);
         assert_eq!(world.count("SELECT count(*) FROM ping").await, 0);
     }
-    // The old process lets go of the file in its own time.
+    // The old process releases the file some time after its end.
     wait_until(async || Spool::open(&folder.file(), 1_000_000).is_ok()).await;
 
     let (ingest, _stop) = writer(&world, world.store(), Registry::default(), folder.open());
@@ -174,7 +174,7 @@ async fn a_batch_whose_commit_was_only_not_heard_of_is_not_written_twice(pool: P
     let signals: Vec<Incoming> = (0..3)
         .map(|n| incoming(&world, Address::Ping(monitor.ping_id), &n.to_string()))
         .collect();
-    // As after a commit whose answer was lost: the first two are in the database, and in the spool too.
+    // The answer to a commit was lost: the first two signals are in the database, and in the spool, too.
     spool.append(7..=8, &signals[..2]).await.unwrap();
     spool.append(9..=9, &signals[2..]).await.unwrap();
     sqlx::query("INSERT INTO writer (id, position) VALUES ($1, 8)")
@@ -200,7 +200,7 @@ async fn numbers_that_the_database_may_have_are_not_given_again_after_a_restart(
     let folder = Folder::new();
     let to = |body: &str| incoming(&world, Address::Ping(monitor.ping_id), body);
     {
-        // The answer of a commit of five was lost, and three of them were for nobody.
+        // The answer to a commit of five signals was lost, and three of them had no monitor.
         let spool = folder.open();
         spool.append(1..=5, &[to("1"), to("2")]).await.unwrap();
         sqlx::query("INSERT INTO writer (id, position) VALUES ($1, 5)")
@@ -263,7 +263,7 @@ async fn a_commit_that_is_still_under_way_is_waited_for_and_not_replayed(pool: P
         let signal = incoming(&world, Address::Ping(monitor.ping_id), &n.to_string());
         spool.append(n..=n, &[signal]).await.unwrap();
     }
-    // Its line was cut after COMMIT was sent, and PostgreSQL takes its time: the first this writer ever committed.
+    // The connection broke after COMMIT was sent. PostgreSQL is still committing the first transaction of this writer.
     let mut under_way = world.pool.begin().await.unwrap();
     sqlx::query("INSERT INTO writer (id, position) VALUES ($1, 7)")
         .bind(spool.writer())
@@ -304,7 +304,7 @@ async fn without_the_database_known_ids_are_taken_denied_ones_refused_and_others
     let (ingest, _stop) = writer(&world, away(), registry.clone(), folder.open());
     let known = ingest.accept(incoming(&world, Address::Ping(ping), "")).await;
     let unknown = ingest.accept(incoming(&world, Address::Ping(stranger), "")).await;
-    // The line to the database is cut: what is not in the list may have been made since.
+    // The connection to the database breaks. A ping id that is not in the registry may be new.
     stop.cancel();
     following.await.unwrap();
     let perhaps = ingest.accept(incoming(&world, Address::Ping(stranger), "")).await;
@@ -320,7 +320,7 @@ async fn a_full_spool_says_try_again_and_keeps_what_it_has(pool: PgPool) {
     let world = World::new(pool).await;
     let monitor = world.monitor("m").await;
     let folder = Folder::new();
-    // Each takes some 1,000 bytes.
+    // Each signal takes about 1,000 bytes.
     let spool = Spool::open(&folder.file(), 2_500).unwrap();
     let (ingest, _stop) = writer(&world, away(), Registry::default(), spool.clone());
     let send = || ingest.accept(incoming(&world, Address::Ping(monitor.ping_id), &"x".repeat(500)));
@@ -370,7 +370,7 @@ async fn signals_come_back_oldest_first_each_with_a_number_of_its_own() {
     assert_eq!((spool.signals(), spool.bytes()), (0, 0));
 }
 
-/// Holds up the first transaction of the writers for two seconds.
+/// Delays the first transaction of the writers by two seconds.
 async fn hold_up(pool: &PgPool, trigger: &str) {
     let sql = format!(
         "CREATE SEQUENCE held;

@@ -1,5 +1,5 @@
-//! The proof of "acknowledged means recorded, once": a fault at every statement between the writers and the database, one after the
-//! other, through replay, ingest, and the loops that try signals one by one.
+//! Proof that the server records each acknowledged signal once. The tests break every statement between the writers and the database, one after
+//! the other: in replays, in the writers, and in the loops that retry signals one by one.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -23,22 +23,22 @@ use uuid::Uuid;
 use crate::monitor::spool::{Folder, away, writer};
 use crate::setup::World;
 
-/// Scenarios that run at the same time. Each waits most of its time.
+/// Scenarios that run at the same time. Each one spends most of its time waiting.
 const AT_ONCE: usize = 40;
 
 /// The monitors of one scenario.
 struct Cast {
-    /// Is always well.
+    /// Has no fault.
     well: Monitor,
-    /// Fails again and again.
+    /// Fails repeatedly.
     failing: Monitor,
-    /// Changes; the order of its signals decides.
+    /// Changes between success and failure, so that the order of its signals decides its status.
     changing: Monitor,
-    /// Its first row clashes with one that is there: its signals cannot be written, and its batch fails.
+    /// A row with its first ping's number exists. Its signals cannot be written, and their batch fails.
     bad: Monitor,
 }
 
-/// How a scenario ended: for each monitor its status, its incidents, and its runs.
+/// The result of a scenario: for each monitor its status, its incidents and its runs.
 type End = Vec<(String, i64, i64, i64)>;
 
 pub fn server(world: &World) -> Server {
@@ -49,7 +49,7 @@ pub fn server(world: &World) -> Server {
     }
 }
 
-/// A store whose every connection goes through the proxy.
+/// A store whose connections all go through the proxy.
 pub fn through(world: &World, wire: &Wire) -> Store {
     let options = world.pool.connect_options();
     let database = options.get_database().unwrap();
@@ -67,7 +67,7 @@ pub fn through(world: &World, wire: &Wire) -> Store {
     .unwrap()
 }
 
-/// A store of its own with direct connections.
+/// A separate store with direct connections.
 pub fn direct(world: &World, answer: Duration) -> Store {
     let options = world.pool.connect_options();
     let (database, user) = (options.get_database().unwrap(), options.get_username());
@@ -88,7 +88,7 @@ pub fn direct(world: &World, answer: Duration) -> Store {
     .unwrap()
 }
 
-/// Waits for an event. Many scenarios share the machine, so that the limit is long.
+/// Waits for an event. The limit is long because many scenarios share the machine.
 pub async fn settled(what: impl AsyncFn() -> bool) {
     tokio::time::timeout(Duration::from_secs(180), async {
         while !what().await {
@@ -96,10 +96,10 @@ pub async fn settled(what: impl AsyncFn() -> bool) {
         }
     })
     .await
-    .expect("it comes within three minutes");
+    .expect("the event comes within three minutes");
 }
 
-/// Sends signals at once; a body each that no other has. Returns the acknowledged ones.
+/// Sends signals at once, each with a unique body. Returns the acknowledged ones.
 async fn send(
     world: &World,
     ingest: &Ingest,
@@ -169,7 +169,7 @@ impl Cast {
     }
 }
 
-/// Spools, replays, takes signals in, and breaks one statement on the way. Returns how it ended, and whether the fault came.
+/// Spools, replays and receives signals, and breaks one statement meanwhile. Returns the result, and whether the fault occurred.
 async fn play(world: &World, processes: usize, fault: Option<(usize, Fault)>) -> (End, bool) {
     let about = format!("{processes} {fault:?}");
     let cast = Cast::new(world, &about).await;
@@ -181,7 +181,7 @@ async fn play(world: &World, processes: usize, fault: Option<(usize, Fault)>) ->
     } = &cast;
     let mut acknowledged = Vec::new();
 
-    // The database is away: a spool for each process.
+    // The database is unreachable, and each process has a spool.
     let folders: Vec<Folder> = (0..processes).map(|_| Folder::new()).collect();
     for (process, folder) in folders.iter().enumerate() {
         let (ingest, _stop) = writer(world, away(), Registry::default(), folder.open());
@@ -197,7 +197,7 @@ async fn play(world: &World, processes: usize, fault: Option<(usize, Fault)>) ->
         };
         acknowledged.extend(send(world, &ingest, &format!("spooled {process}"), signals).await);
     }
-    // The process lets go of the file in its own time.
+    // Each process releases its file some time after its end.
     for folder in &folders {
         settled(async || {
             deadbeat_services::monitor::signal::spool::Spool::open(&folder.file(), 1_000_000).is_ok()
@@ -206,7 +206,7 @@ async fn play(world: &World, processes: usize, fault: Option<(usize, Fault)>) ->
     }
     assert_eq!(acknowledged.len(), 4 + 2 * (processes - 1), "{about}");
 
-    // It is back, and one statement of the first process breaks.
+    // The database is reachable again, and one statement of the first process breaks.
     let wire = Wire::before(server(world), fault).await;
     let spools: Vec<_> = folders.iter().map(Folder::open).collect();
     let running: Vec<_> = spools
@@ -235,7 +235,7 @@ async fn play(world: &World, processes: usize, fault: Option<(usize, Fault)>) ->
         };
         acknowledged.extend(send(world, ingest, &format!("live {process}"), signals).await);
     }
-    // The bad one is mended: what was set aside follows.
+    // The bad monitor is repaired, and the signals that were set aside follow.
     sqlx::query("DELETE FROM ping WHERE monitor_id = $1 AND body_bytes = 0")
         .bind(bad.id.0)
         .execute(&world.pool)
@@ -273,13 +273,13 @@ async fn play(world: &World, processes: usize, fault: Option<(usize, Fault)>) ->
     (cast.end(world).await, wire.was_hit())
 }
 
-/// Breaks every statement in every way, until a scenario is over before its fault comes.
+/// Breaks every statement in every way, until a scenario ends before its fault occurs.
 async fn prove(pool: PgPool, processes: usize) {
     let world = World::new(pool).await;
     let (expected, _) = play(&world, processes, None).await;
     let broken: Mutex<BTreeMap<&str, usize>> = Mutex::default();
     let next = AtomicUsize::new(0);
-    // For each fault: the statement at which the scenario was over.
+    // For each fault, the number of the statement at which a scenario ended before the fault.
     let ends = Fault::ALL.map(|_| AtomicUsize::new(usize::MAX));
     let worker = async || {
         loop {

@@ -1,4 +1,4 @@
-//! Processes that go silent: who may hold signals is waited for, up to a limit, and nobody is judged meanwhile.
+//! Processes that fall silent: the evaluator waits, up to a limit, for a process that may have received signals, and judges nobody meanwhile.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use tempfile::TempDir;
 
 use crate::setup::{World, incoming, told};
 
-/// A process that takes signals in, with a spool in this folder. Its writers do not run: it only says what it holds.
+/// A process that receives signals, with a spool in this folder. Its writers do not run; it only stamps that it listens.
 fn process(world: &World, folder: &TempDir) -> Listening {
     let spool = Spool::open(&folder.path().join("spool.redb"), 1_000_000).unwrap();
     process_with(world, spool)
@@ -59,7 +59,7 @@ async fn readiness(world: &World) -> Readiness {
         .await
 }
 
-/// Two processes, and a monitor that is due in a minute and a half.
+/// Two processes, and a monitor whose deadline is in 90 s.
 async fn two(pool: PgPool) -> (World, [TempDir; 2], Listening, Listening) {
     let world = World::new(pool).await;
     let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -69,7 +69,7 @@ async fn two(pool: PgPool) -> (World, [TempDir; 2], Listening, Listening) {
     (world, [folder, other], one, two)
 }
 
-/// Each second a sweep, and a stamp of one process. Answers how many went down.
+/// For each second, stamps one process and sweeps. Returns how many monitors went down.
 async fn seconds(world: &World, count: usize, stamps: &Listening) -> usize {
     let mut down = 0;
     for _ in 0..count {
@@ -91,14 +91,14 @@ async fn who_goes_silent_without_signing_off_is_waited_for_up_to_the_limit(pool:
         two.stamp_once().await.unwrap();
     }
 
-    // Due 30 s after the last word of `two`: it may hold the report.
+    // The deadline is 30 s after the last stamp of `two`, which may have received the report.
     assert_eq!(seconds(&world, 59, &one).await, 0);
     let waits = readiness(&world).await;
     let hearing = waits.pulse.unwrap().hearing;
     assert_eq!(waits.hold(world.now()), Some(Hold::LostListener));
     assert!(
         !waits.is_judging(world.now()),
-        "a sweep that may not judge is none"
+        "a sweep that may not judge does not count"
     );
     assert_eq!(
         (hearing.lost, hearing.waits_until),
@@ -123,7 +123,7 @@ async fn silence_is_judged_only_up_to_the_last_word_of_every_process(pool: PgPoo
         }
     }
 
-    // Its deadline is now, and the last word of `two` is a second old: it may have been cut off since, and hold the report.
+    // The deadline is now, and the last stamp of `two` is a second old. `two` may have been cut off since, and may have received the report.
     assert_eq!(world.sweep().await.down, 0);
     two.stamp_once().await.unwrap();
     assert_eq!(world.sweep().await.down, 1);
@@ -137,7 +137,7 @@ async fn who_signs_off_is_not_waited_for_and_its_last_word_counts(pool: PgPool) 
     two.sign_off().await.unwrap();
     assert_eq!(seconds(&world, 90, &one).await, 1);
 
-    // The last one signs off, too: nobody listens.
+    // The last process signs off, too: no process listens.
     one.sign_off().await.unwrap();
     world.advance(3);
     assert_eq!(
@@ -151,14 +151,14 @@ async fn who_is_started_again_on_its_disk_takes_its_own_word_over(pool: PgPool) 
     let (world, folders, one, two) = two(pool).await;
     assert_eq!(seconds(&world, 10, &one).await, 0);
     let id = two.id();
-    // Killed: it does not sign off.
+    // A killed process does not sign off.
     drop(two);
     let elsewhere = tempfile::tempdir().unwrap();
     process(&world, &elsewhere).stamp_once().await.unwrap();
     assert_eq!(
         readiness(&world).await.hold(world.now()),
         Some(Hold::LostListener),
-        "another disk says nothing of this one"
+        "a process on another disk changes nothing"
     );
 
     let again = process(&world, &folders[1]);
@@ -173,7 +173,7 @@ async fn the_limit_counts_from_when_anybody_listens_again(pool: PgPool) {
     let (world, _folders, one, _two) = two(pool).await;
     let monitor = world.monitor("dead").await;
     world.ping(&monitor, Success).await;
-    // The database is away for ten minutes, and `two` dies meanwhile.
+    // The database is unreachable for ten minutes, and `two` dies meanwhile.
     world.advance(600);
     one.stamp_once().await.unwrap();
 
@@ -184,7 +184,7 @@ async fn the_limit_counts_from_when_anybody_listens_again(pool: PgPool) {
     );
     assert_eq!(seconds(&world, 1, &one).await, 0);
     assert_eq!(readiness(&world).await.hold(world.now()), None);
-    // Its slot lay in the time in which nobody listened: it is expected anew from the end of that.
+    // The slot lies in the blind spell, so the monitor gets a new due time after its end.
     assert_eq!(seconds(&world, 30, &one).await, 1);
 }
 
@@ -204,11 +204,11 @@ async fn who_comes_back_alone_writes_a_spell_once(pool: PgPool) {
     );
     assert_eq!(two.stamp_once().await.unwrap(), None);
 
-    // After a time in which nobody listened there is one spell, whoever comes back.
+    // After a time without a listener there is one spell, whichever process comes back.
     world.advance(20);
     assert!(one.stamp_once().await.unwrap().is_some());
     assert_eq!(two.stamp_once().await.unwrap(), None);
-    // Whose silence was given up has excused nobody.
+    // A process whose silence was given up excuses no monitor.
     assert_eq!(seconds(&world, 61, &one).await, 0);
     assert_eq!(two.stamp_once().await.unwrap(), None);
 }
@@ -238,7 +238,7 @@ async fn a_signal_that_is_set_aside_holds_the_judgement_of_its_own_monitor_alone
     let folder = tempfile::tempdir().unwrap();
     let spool = Spool::open(&folder.path().join("spool.redb"), 1_000_000).unwrap();
     let process = process_with(&world, spool.clone());
-    // All are due after a minute and a half.
+    // The deadline of all monitors is after 90 s.
     assert_eq!(seconds(&world, 85, &process).await, 0);
     let aside = [Address::Ping(by_id.ping_id), Address::slug(&key, "by-slug")]
         .map(|address| incoming(address, world.signal(Success)));
@@ -248,7 +248,7 @@ async fn a_signal_that_is_set_aside_holds_the_judgement_of_its_own_monitor_alone
 
     assert_eq!(world.incidents().await, [told(dead.id.0, "MISSED", true)]);
     assert_eq!(readiness(&world).await.hold(world.now()), None);
-    // Both were really due: nothing else keeps them from being judged.
+    // Without the signals that are set aside, both monitors go down: nothing else protects them.
     world.advance(1);
     drop((process, spool));
     let process = process_with(

@@ -1,4 +1,4 @@
-//! Migrations: they take the time that they need, one process after the other, and say what stopped them.
+//! Migrations take the time that they need and run in one process at a time. An error says what stopped them.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use sqlx::{ConnectOptions, PgPool};
 
 use crate::setup::World;
 
-/// A statement may take this long, and a lock may be waited for as long.
+/// The limit for a statement, and for waiting for a lock.
 const LIMIT: Duration = Duration::from_millis(300);
 
-/// A store on the pool's database, with narrow limits.
+/// A store on the pool's database, with short limits.
 fn narrow(pool: &PgPool) -> Store {
     Store::connect(&PoolSettings {
         url: pool.connect_options().to_url_lossy().to_string(),
@@ -23,7 +23,7 @@ fn narrow(pool: &PgPool) -> Store {
     .unwrap()
 }
 
-/// Lets the fifth statement that changes the schema take so long.
+/// Makes the fifth statement that changes the schema take so many seconds.
 async fn slow_down(pool: &PgPool, seconds: u32) {
     let trigger = format!(
         "CREATE SEQUENCE statements_seen;
@@ -54,7 +54,7 @@ async fn a_migration_may_take_longer_than_a_statement_may(pool: PgPool) {
     store.migrate().await.unwrap();
 
     assert!(applied(&pool).await > 0);
-    // The limit holds for everything else, also after it.
+    // Other statements keep the limit during a migration and after it.
     let mut tx = store.begin().await.unwrap();
     let slept = deadbeat_store::operation::writer::lock_position(&mut tx, uuid::Uuid::nil()).await;
     assert!(slept.is_ok());
@@ -83,7 +83,7 @@ async fn a_migration_that_is_stopped_says_which_it_is_and_why(pool: PgPool) {
 
     let error = migrating.await.unwrap().unwrap_err();
 
-    assert!(error.is_unavailable(), "it is tried again");
+    assert!(error.is_unavailable(), "the migration is retried");
     let words = deadbeat_store::with_sources(&error).to_string();
     assert!(words.contains("migration 1 "), "{words}");
     assert!(words.contains("57014"), "{words}");
@@ -109,8 +109,5 @@ async fn a_first_start_that_is_cut_off_shows_its_keys_at_the_next_one(pool: PgPo
 
     let first = first_start(&world.services, "admin@localhost").await.unwrap();
 
-    assert!(
-        first.is_some(),
-        "there is an account whose password nobody has seen"
-    );
+    assert!(first.is_some(), "there is an account whose password nobody knows");
 }

@@ -1,4 +1,4 @@
-//! What is too old goes, and nothing else.
+//! The retention removes old rows, and nothing else.
 
 use std::sync::Arc;
 
@@ -51,7 +51,7 @@ async fn days_have_their_tables_ahead_and_old_days_go_whole(pool: PgPool) {
 async fn pings_of_a_day_without_a_table_are_kept_and_moved_when_it_comes(pool: PgPool) {
     let world = World::new(pool).await;
     let monitor = world.monitor("m").await;
-    // A server that was down for a month, or whose clock was: no table was made for this day.
+    // The server was down for a month, or its clock was wrong: this day has no table.
     world.clock.advance(TimeDelta::days(40));
     world.ping(&monitor, Success).await;
     assert_eq!(world.count("SELECT count(*) FROM ping_default").await, 1);
@@ -119,7 +119,7 @@ async fn old_runs_go_and_open_ones_stay(pool: PgPool) {
     world.ping_of(&monitor, 1, Start).await;
     world.ping_of(&monitor, 1, Success).await;
     world.ping_of(&monitor, 2, Start).await;
-    // Ids of runs are made by the machine's clock, which stands beside the stopped one.
+    // The machine's clock makes the ids of runs, and the test's clock is stopped elsewhere.
     sqlx::query("UPDATE run SET id = overlay(id::text placing '00000000-0000' from 1 for 13)::uuid")
         .execute(&world.pool)
         .await
@@ -172,7 +172,7 @@ async fn workers_and_queues_are_forgotten_a_week_after_they_were_last_heard_of(p
     world.clock.advance(TimeDelta::days(7));
     let removed = retention.pass_once().await.unwrap();
     let heard = |passed: &Passed| (passed.of(Kind::Workers), passed.of(Kind::Queues));
-    assert_eq!(heard(&removed), (0, 0), "a week is not over");
+    assert_eq!(heard(&removed), (0, 0), "less than a week has passed");
     world.clock.advance(TimeDelta::seconds(1));
     let removed = retention.pass_once().await.unwrap();
 
@@ -182,14 +182,14 @@ async fn workers_and_queues_are_forgotten_a_week_after_they_were_last_heard_of(p
             .count("SELECT count(*) FROM worker WHERE name = 'celery@lost'")
             .await,
         1,
-        "nobody has judged it yet"
+        "the worker is not judged yet"
     );
 }
 
-/// More rows than two steps take.
+/// A number of rows that two steps of the retention do not remove.
 const MANY: i64 = 11_000;
 
-/// A resolved incident, with [`MANY`] members, handles, deliveries and attempts, and as many changes of status, runs and pings of one monitor.
+/// Makes a resolved incident with [`MANY`] members, handles, deliveries and attempts, and as many transitions, runs and pings of one monitor.
 const LOTS: [&str; 8] = [
     "INSERT INTO incident (id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at, resolved_at)
     SELECT ('00000000' || right(gen_random_uuid()::text, 28))::uuid, project.id, 'monitor', monitor.id,
@@ -207,7 +207,7 @@ const LOTS: [&str; 8] = [
     SELECT id, number, '2020-01-01', 1, 'sent' FROM delivery, generate_series(1, 2) AS number",
     "INSERT INTO transition (id, project_id, subject_kind, subject_id, from_status, to_status, cause, at)
     SELECT gen_random_uuid(), project_id, 'monitor', gen_random_uuid(), 'up', 'down', 'SILENCE', '2020-01-01' FROM incident",
-    // Half of the runs never ended: they stay, and the walk passes them.
+    // Half of the runs never ended. The retention keeps them and walks past them.
     "INSERT INTO run (id, monitor_id, run_id, status, started_at, finished_at, deadline_at, retries)
     SELECT ('00000000' || right(gen_random_uuid()::text, 28))::uuid, monitor.id, gen_random_uuid(),
         CASE WHEN n % 2 = 0 THEN 'open' ELSE 'success' END, '2020-01-01', CASE WHEN n % 2 = 1 THEN timestamptz '2020-01-01' END,
@@ -232,7 +232,7 @@ async fn no_statement_removes_more_than_its_share(pool: PgPool) {
         run(statement.to_owned()).await;
     }
     run("UPDATE monitor SET ping_count = 11000".to_owned()).await;
-    // The database itself counts what each statement removes, cascades included.
+    // Triggers in the database count the rows that each statement removes, including cascades.
     run("CREATE TABLE seen (of text, rows bigint)".to_owned()).await;
     run("CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN INSERT INTO seen SELECT TG_TABLE_NAME, count(*) FROM gone; RETURN NULL; END $$"
@@ -312,7 +312,7 @@ async fn what_is_open_or_not_settled_keeps_all_that_belongs_to_it(pool: PgPool) 
         let monitor = monitor_named(&world, name).await;
         world.ping(&monitor, Success).await;
     }
-    // The all-clear of one of the two is sent, and that of the other still waits.
+    // The all-clear of one incident is sent, and that of the other still waits.
     run(
         "UPDATE delivery SET status = 'sent', next_attempt_at = NULL, settled_at = created_at
         WHERE alert = 'resolved' AND incident_id = (SELECT id FROM incident WHERE subject_name = 'over')",
@@ -342,7 +342,7 @@ async fn what_is_open_or_not_settled_keeps_all_that_belongs_to_it(pool: PgPool) 
     assert_eq!(
         removed,
         [1, 2, 3, 2],
-        "one told incident, and the told parts of the other"
+        "one settled incident, and the settled parts of the other"
     );
 }
 
@@ -359,7 +359,7 @@ async fn each_table_has_days_of_its_own(pool: PgPool) {
     };
     run("INSERT INTO attempt SELECT id, 1, created_at, 1, 'sent', 200, NULL FROM delivery").await;
     run("UPDATE delivery SET status = 'sent', next_attempt_at = NULL, settled_at = created_at").await;
-    // Ids are made by the machine's clock, which stands beside the stopped one.
+    // The machine's clock makes ids, and the test's clock is stopped elsewhere.
     run("UPDATE incident SET id = ('00000000' || right(id::text, 28))::uuid").await;
     run("UPDATE delivery SET incident_id = (SELECT id FROM incident)").await;
     let keep = RetentionSettings {
@@ -434,7 +434,7 @@ async fn old_entries_of_audit_trails_go_and_newer_ones_stay(pool: PgPool) {
     let world = World::new(pool).await;
     let project = world.project.0;
     for age in [366, 364, 0] {
-        // A UUID v7 of that day.
+        // A UUID v7 from that day.
         sqlx::query(
             "INSERT INTO audit_entry (id, project_id, at, actor_kind, action, subject_id, changed)
             SELECT (lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') || '7000800000000000' || lpad($2::int::text, 4, '0'))::uuid,
@@ -469,7 +469,7 @@ async fn a_step_that_fails_stops_no_other_table(pool: PgPool) {
     };
     run("UPDATE run SET id = overlay(id::text placing '00000000-0000' from 1 for 13)::uuid").await;
     run("INSERT INTO blind_spell VALUES (gen_random_uuid(), '2020-01-01', '2020-01-02')").await;
-    // As PostgreSQL says when a statement takes too long.
+    // The error of PostgreSQL when a statement takes too long.
     run("CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE SQLSTATE '57014'; END $$")
         .await;
     run("CREATE TRIGGER late BEFORE DELETE ON run FOR EACH ROW EXECUTE FUNCTION late()").await;

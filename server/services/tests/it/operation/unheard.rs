@@ -1,4 +1,4 @@
-//! What nobody reports any more, and keys that were revoked, go after days of their own.
+//! The retention removes subjects without reports and revoked keys. Each kind has its own number of days.
 
 use chrono::TimeDelta;
 use deadbeat_domain::people::key::Scope;

@@ -1,4 +1,4 @@
-//! The other monitoring service gets pings only while everything works.
+//! Deadbeat pings the other monitoring service only while everything works.
 
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ async fn it_is_told_only_while_the_work_is_done(pool: PgPool) {
     watchdog.report_once().await.unwrap();
     assert_eq!(receiver.requests().len(), 1);
 
-    // The loop turns, and yet nobody judges what is overdue.
+    // The loop runs, but no sweep judges overdue monitors.
     let monitor = world.monitor("m").await;
     world.ping(&monitor, Success).await;
     world.advance(300);
@@ -78,6 +78,6 @@ async fn a_process_that_only_serves_knows_when_somebody_last_swept(pool: PgPool)
     world.advance(11);
     let stale = asked(&world).await;
     assert_eq!(stale.any_sweep_at(), Some(swept_at));
-    // It cannot mend that by being taken out of rotation.
+    // Taking the process out of rotation would not repair it.
     assert!(!stale.is_judging(world.now()) && stale.is_ready());
 }

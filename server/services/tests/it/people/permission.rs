@@ -1,4 +1,4 @@
-//! Each use case that a person or a key can reach asks whether its caller may: every role and every scope, by the domain's table.
+//! Each use case that a person or a key can reach checks the permission of its caller, for every role and scope of the domain's table.
 
 use deadbeat_domain::ids::{
     AccountId, ApiKeyId, BeatId, ChannelId, EscalationPolicyId, IncidentId, MonitorId, RotationId,
@@ -73,7 +73,7 @@ const USE_CASES: [UseCase; 22] = [
     UseCase::UpdateProject,
 ];
 
-/// What the project has.
+/// The ids of existing rows in the project.
 struct Things {
     monitor: MonitorId,
     beat: BeatId,
@@ -85,7 +85,7 @@ struct Things {
 }
 
 impl Things {
-    /// What no project has.
+    /// Ids that no project has.
     fn nowhere() -> Self {
         Self {
             monitor: MonitorId::generate(),
@@ -194,7 +194,7 @@ impl UseCase {
     }
 }
 
-/// Everyone who can ask for something in the world's project.
+/// Returns every kind of access to the world's project.
 fn everyone(world: &World) -> Vec<Access> {
     let account = Role::ALL.map(|role| Actor::Account {
         id: AccountId::generate(),
@@ -212,7 +212,7 @@ fn everyone(world: &World) -> Vec<Access> {
         .collect()
 }
 
-/// Every row that a use case could have changed.
+/// Returns every row that a use case could have changed, as text.
 async fn rows(world: &World) -> String {
     let mut text = String::new();
     for table in [

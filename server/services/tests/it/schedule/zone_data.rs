@@ -1,4 +1,4 @@
-//! Due times follow newer time zone data, before anybody is judged by the older ones.
+//! Newer time zone data move due times before the evaluator judges anybody by the older data.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ impl World {
         ZoneData::of_release(self.store(), Arc::new(self.clock.clone()), release)
     }
 
-    /// Daily at two in Havana; it has reported, and its due is an hour late, as data have it that do not know of Cuba's summer time.
+    /// A monitor that is due daily at two in Havana and has reported. The older data lack Cuba's summer time, so its due time is an hour late.
     async fn havana(&self, name: &str) -> Monitor {
         self.clock.set(utc("2026-11-28T06:00:01Z"));
         let schedule = json!({"kind": "cron", "expression": "0 2 * * *", "timezone": "America/Havana"});
@@ -92,7 +92,7 @@ async fn the_newest_data_win_whatever_the_order_of_the_processes(pool: PgPool) {
     let monitor = world.havana("backup").await;
     let (older, newer) = (world.zone_data("2099a"), world.zone_data("2099b"));
 
-    // The older one has begun when the newer one starts; then it is killed, and comes again.
+    // The older process has begun when the newer one starts. The older process is then killed, and starts again.
     assert_eq!(older.move_once().await.unwrap(), Moved::Some(1));
     assert_eq!(
         world.release().await,
@@ -103,7 +103,7 @@ async fn the_newest_data_win_whatever_the_order_of_the_processes(pool: PgPool) {
     assert_eq!(
         older.move_once().await.unwrap(),
         Moved::All,
-        "the newer one's to end"
+        "the newer process must finish"
     );
     assert_eq!(finish(&newer).await, 0);
 

@@ -1,4 +1,4 @@
-//! Each field with values that it may not have.
+//! Each field of a monitor with values that the server must refuse.
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use crate::api_monitor::{hourly, path};
 use crate::contract::{Caller, dump};
 use crate::harness;
 
-/// A field, a value that it does not take, and where the fault is said to be.
+/// Returns fields with a bad value, and the place that the answer must name.
 fn bad_fields() -> Vec<(&'static str, Value, &'static str)> {
     let cron = |expression: &str| json!({"kind": "cron", "expression": expression});
     vec![
@@ -182,7 +182,7 @@ fn bad_fields() -> Vec<(&'static str, Value, &'static str)> {
             "/schedule/anchor",
         ),
         (
-            // Ten thousand years on by UTC: it could be written, and not be read again.
+            // In UTC, this is the year 10000. The database could store it, but the server could not read it again.
             "schedule",
             json!({"kind": "interval", "seconds": 60, "anchor": "9999-12-31T23:59:59-00:01"}),
             "/schedule/anchor",

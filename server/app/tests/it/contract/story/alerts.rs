@@ -1,4 +1,4 @@
-//! The story's channels, deliveries and incidents.
+//! The part of the story about channels, deliveries and incidents.
 
 use deadbeat_testkit::receiver::Receiver;
 use reqwest::Method;
@@ -9,7 +9,7 @@ use super::{expect, id};
 use crate::contract::Caller;
 use crate::harness::{Harness, LIMIT};
 
-/// Asks for more tests and more confirmation mails than a project may.
+/// Requests more tests and more confirmation mails than a project may send.
 async fn channel_quotas(caller: &Caller<'_>, webhook: &str) {
     let mail = |to: &str| json!({"kind": "email", "name": "Mail", "settings": {"to": to}});
     let asked = caller.post("/api/v1/channels", &mail("asked@example.org")).await;
@@ -17,7 +17,7 @@ async fn channel_quotas(caller: &Caller<'_>, webhook: &str) {
     let confirmation = format!("{path}/confirmation");
     expect(caller, Method::POST, &format!("{path}/test"), &json!(null), 409).await;
     let test = format!("{webhook}/test");
-    // One was sent before.
+    // One test was sent before.
     for _ in 1..20 {
         expect(caller, Method::POST, &test, &json!(null), 202).await;
     }
@@ -48,7 +48,7 @@ async fn channel_quotas(caller: &Caller<'_>, webhook: &str) {
     expect(caller, Method::PATCH, &path, &moved, 429).await;
 }
 
-/// A channel whose secrets are damaged keeps none of them, and takes all of them anew.
+/// A channel with damaged secrets keeps none of them, and accepts new values for all of them.
 async fn repaired(caller: &Caller<'_>, pool: &PgPool, path: &str, url: &Value) {
     sqlx::query("UPDATE channel SET sealed = jsonb_set(sealed, '{values,settings.url}', '\"AAAA\"') WHERE kind = 'webhook'")
         .execute(pool)
@@ -67,7 +67,7 @@ async fn repaired(caller: &Caller<'_>, pool: &PgPool, path: &str, url: &Value) {
     );
 }
 
-/// A delivery that was given up is sent again; one that waits or was sent is not.
+/// A person can send a delivery again if it was given up, but not if it waits or was sent.
 async fn sent_again(caller: &Caller<'_>, pool: &PgPool, delivery: &str) {
     let resend = format!("{delivery}/resend");
     sqlx::query("UPDATE delivery SET status = 'dead', next_attempt_at = NULL, settled_at = now() WHERE alert = 'test'")
@@ -78,7 +78,7 @@ async fn sent_again(caller: &Caller<'_>, pool: &PgPool, delivery: &str) {
     expect(caller, Method::POST, &resend, &json!(null), 409).await;
 }
 
-/// Snoozes, mutes and maintenance windows.
+/// Covers snoozes, mutes and maintenance windows.
 pub(super) async fn holds(caller: &Caller<'_>, monitor: &Value) {
     let path = format!("/api/v1/monitors/{}", id(monitor));
     let nobody = format!("/api/v1/monitors/{}", uuid::Uuid::new_v4());
@@ -146,7 +146,7 @@ pub(super) async fn holds(caller: &Caller<'_>, monitor: &Value) {
     }
 }
 
-/// Deploy scripts snooze by ping key. Nothing of that is a ping.
+/// Deploy scripts snooze with a ping key. None of these requests is a ping.
 pub(super) async fn snoozes_by_url(caller: &Caller<'_>, harness: &Harness, monitor: &Value) {
     let slug = monitor["slug"].as_str().unwrap();
     for root in ["/ping", ""] {

@@ -1,4 +1,4 @@
-//! The story's change feed.
+//! The part of the story about the change feed.
 
 use reqwest::Method;
 use serde_json::{Value, json};

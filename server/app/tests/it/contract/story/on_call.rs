@@ -1,4 +1,4 @@
-//! The story's rotations and escalation policies.
+//! The part of the story about rotations and escalation policies.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{expect, id};
 use crate::contract::Caller;
 
-/// An example of the contract, with these things in the place of its ids.
+/// Returns an example of the contract, with the given ids in the place of its own.
 fn example(path: &str, ids: &[&Value]) -> Value {
     let example = super::contract()
         .part(&format!(
@@ -77,7 +77,7 @@ pub(super) async fn on_call(caller: &Caller<'_>) {
     assert_eq!(caller.pages("/api/v1/rotations", 1).await.len(), 1);
     assert_eq!(caller.pages(policies, 1).await.len(), 2);
 
-    // In use, and a second default.
+    // The server refuses to delete a rotation and a channel in use, and refuses a second default policy.
     expect(caller, Method::DELETE, &path, &json!(null), 409).await;
     let channel = format!("/api/v1/channels/{}", one.as_str().unwrap());
     expect(caller, Method::DELETE, &channel, &json!(null), 409).await;
@@ -96,7 +96,7 @@ pub(super) async fn on_call(caller: &Caller<'_>) {
     }
 }
 
-/// Each fault is named by its place, and changes nothing.
+/// The answer names the place of each fault, and the request changes nothing.
 async fn bad_input(caller: &Caller<'_>, rotation: &str, policy: &str, whole: &Value) {
     let before = (caller.get(rotation).await, caller.get(policy).await);
     let nobody = Uuid::new_v4();
@@ -122,7 +122,7 @@ async fn bad_input(caller: &Caller<'_>, rotation: &str, policy: &str, whole: &Va
             json!({"steps": step("rotation")}),
             "/steps/0/targets/0/id",
         ),
-        // A policy that names a policy could make a circle.
+        // If a policy could name a policy, policies could form a circle.
         (
             policy,
             json!({"steps": step("escalation_policy")}),

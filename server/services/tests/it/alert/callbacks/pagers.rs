@@ -26,7 +26,7 @@ async fn an_acknowledgement_in_pagerduty_acknowledges_the_incident_of_its_key(po
     let pager = world.pagerduty().await;
     let (one, two) = (world.fault("one").await, world.fault("two").await);
     let send = async |body: &str| {
-        // While a secret is replaced, there is a signature for each.
+        // While a secret is being replaced, PagerDuty sends a signature for each.
         let signatures = format!("v1={},v2=x,v1={}", "0".repeat(64), hex_mac(PAGERDUTY, body));
         pagerduty::happened(&world.services, world.place(pager), &signatures, body.as_bytes()).await
     };
@@ -104,7 +104,7 @@ async fn pagerduty_is_believed_by_its_signature_and_in_its_project(pool: PgPool)
     assert!(is_unproved(&refused));
     assert_eq!(world.acknowledged_by(incident).await, None);
 
-    // It is proved, and names what another project has: the same answer as for what nobody has.
+    // The signature is right, but the incident is another project's. The answer is the same as for an unknown incident.
     for key in [json!(theirs), json!(IncidentId::generate())] {
         let body = event("incident.acknowledged", &key, &engineer());
         let good = format!("v1={}", hex_mac(PAGERDUTY, &body));

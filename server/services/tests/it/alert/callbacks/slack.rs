@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A press as Slack sends it: the form of the page named in `incident/callback/slack.rs`.
+/// A press as Slack sends it, in the form of the page named in `incident/callback/slack.rs`.
 fn press(value: &str, user: &str) -> String {
     let payload = json!({
         "type": "block_actions",
@@ -49,7 +49,7 @@ async fn a_button_in_slack_acknowledges_and_says_who_pressed_it(pool: PgPool) {
         world.acknowledged_by(incident).await.as_deref(),
         Some("ann in Slack")
     );
-    assert_eq!(world.alerts().await, ["opened", "acknowledged"], "told once");
+    assert_eq!(world.alerts().await, ["opened", "acknowledged"], "one alert");
     let told: String = sqlx::query_scalar(
         "SELECT payload #>> '{incident,acknowledged_by}' FROM delivery WHERE alert = 'acknowledged'",
     )
@@ -103,7 +103,7 @@ async fn a_press_is_refused_alike_whatever_does_not_prove_it(pool: PgPool) {
 
     for (body, secret) in [
         (press(&value, "ann"), "another-secret-0123456789abcdef"),
-        // Their own app proves the press, and they name our project or our incident.
+        // The other project's app signs the press, which names our project or our incident.
         (
             press(&whole(other.project, world.button(theirs, incident)), "eve"),
             SLACK,
@@ -166,7 +166,7 @@ async fn a_press_is_refused_alike_whatever_does_not_prove_it(pool: PgPool) {
     );
 }
 
-/// An app of Slack has one address, so it may serve channels of several projects. Each button acts in its own.
+/// An app of Slack has one address, so it may serve channels of several projects. Each button acts in its own project.
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn one_app_of_slack_serves_several_projects(pool: PgPool) {
     let world = World::new(pool).await;
@@ -178,7 +178,7 @@ async fn one_app_of_slack_serves_several_projects(pool: PgPool) {
 
     let body = press(&format!("{}.{}", other.project, other.button(theirs, two)), "bob");
     pressed(&world.services, SLACK, at, &body).await.unwrap();
-    // A right button whose incident is of another project: nothing is there.
+    // The button's signature is right, but its incident is another project's: Deadbeat finds nothing.
     let body = press(&format!("{}.{}", world.project, world.button(ours, two)), "eve");
     pressed(&world.services, SLACK, at, &body).await.unwrap();
 

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A press as Telegram sends it: the form of `Update` and `CallbackQuery`.
+/// A press as Telegram sends it, in the form of `Update` and `CallbackQuery`.
 fn update(data: &str, from: &Value) -> Vec<u8> {
     let update = json!({"update_id": 10_000, "callback_query": {
         "id": "4382bfdwdsb323b2d9", "from": from, "chat_instance": "1", "data": data,
@@ -36,7 +36,7 @@ async fn a_button_in_telegram_acknowledges_and_tells_whoever_pressed_it(pool: Pg
     let second = press(incident, &json!({"id": 2, "is_bot": false, "first_name": "Bob"})).await;
 
     assert_eq!(text, "Acknowledged by Ann Example (@ann) in Telegram.");
-    assert_eq!(second, text, "the first one stays");
+    assert_eq!(second, text, "a second press changes nothing");
     assert_eq!(
         world.acknowledged_by(incident).await.as_deref(),
         Some("Ann Example (@ann) in Telegram")
@@ -65,14 +65,14 @@ async fn telegram_is_believed_by_its_token_and_the_button_by_its_signature(pool:
         (world.place(ops), "telegram-secret-token_012"),
         (world.place(hook), TELEGRAM),
         (world.place(ChannelId::generate()), TELEGRAM),
-        // The channel is of another project.
+        // The channel belongs to another project.
         (world.place(theirs), TELEGRAM),
         (other.place(ops), TELEGRAM),
     ] {
         let refused = from_telegram::updated(&world.services, place, token, &body).await;
         assert!(is_unproved(&refused), "{refused:?}");
     }
-    // A changed client of a member of the chat sends what it likes.
+    // A member of the chat can send any data with a modified client.
     for data in [
         "",
         "acknowledge everything",
@@ -109,7 +109,7 @@ async fn telegram_is_believed_by_its_token_and_the_button_by_its_signature(pool:
         );
     }
 
-    // One bot has one webhook, and writes to two chats of the project.
+    // One bot has one webhook, and sends messages to two chats of the project.
     let body = update(&world.button(night, incident), &ann());
     from_telegram::updated(&world.services, world.place(ops), TELEGRAM, &body)
         .await

@@ -1,10 +1,10 @@
-//! Channels that fail for good: the project gets one notice, and nothing multiplies or deadlocks.
+//! Channels that fail permanently: the project gets one notice, and notices neither multiply nor deadlock.
 
 use sqlx::postgres::PgPoolOptions;
 
 use super::*;
 
-/// Delivers until a pass finds nothing, as the loop does.
+/// Delivers until a pass finds nothing, as the delivery loop does.
 async fn deliver_all(delivery: &Delivery) {
     for _ in 0..200 {
         if delivery.deliver_once().await.unwrap() == Progress::default() {
@@ -26,7 +26,7 @@ async fn channels_that_all_fail_do_not_multiply_notices(pool: PgPool) {
         channels.push(world.webhook(format!("http://127.0.0.1:9/{number}")).await);
     }
     world.test(channels[0]).await;
-    // This one may not reach private networks: each attempt fails for good.
+    // This delivery loop may not reach private networks: each attempt fails permanently.
     let delivery = world.delivery_with(senders(false, None), DeliverySettings::default());
 
     deliver_all(&delivery).await;
@@ -47,8 +47,8 @@ async fn channels_that_all_fail_do_not_multiply_notices(pool: PgPool) {
     assert!(world.disabled(channels[0]).await.is_some());
 }
 
-/// Alerts of one channel, answered 410 at the same moment, while somebody else holds the channel's row for a while: each settlement
-/// has begun when the row becomes free.
+/// The endpoint answers 410 to several alerts of one channel at once, while another transaction locks the channel's row.
+/// Every settlement has begun before the row becomes free.
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn four_answers_of_gone_at_once_do_not_deadlock(pool: PgPool) {
     let world = World::new(pool).await;
@@ -98,11 +98,11 @@ async fn four_answers_of_gone_at_once_do_not_deadlock(pool: PgPool) {
     assert_eq!(deadlocks(&world).await, 0);
 }
 
-/// Deadlocks that PostgreSQL has found in this test's database. A session reports them at the latest when it ends.
+/// Returns the number of deadlocks that PostgreSQL found in this test's database. A session reports them when it ends, or earlier.
 async fn deadlocks(world: &World) -> i64 {
     let options = (*world.pool.connect_options()).clone();
     world.pool.close().await;
-    // One connection: a second one of this pool would count as a session that never ends.
+    // One connection only: a second one of this pool would count as a session that never ends.
     let one = PgPoolOptions::new().max_connections(1);
     let pool = one.connect_with(options).await.unwrap();
     let alone = async {

@@ -1,4 +1,4 @@
-//! Handles: one incident is one message, where the service lets messages change.
+//! Handles: where the service can change messages, one incident is one message.
 
 use std::sync::Mutex;
 
@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 
 use super::*;
 
-/// A service that numbers its messages, and says what it was asked to change.
+/// A service that numbers its messages and records which message it was asked to change.
 #[derive(Default)]
 struct Numbering {
     changed: Mutex<Vec<Option<Value>>>,
@@ -69,13 +69,13 @@ async fn later_alerts_of_an_incident_get_the_message_of_their_channel(pool: PgPo
     );
 }
 
-/// A service cannot fill the database.
+/// The length limit keeps a service from filling the database.
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn a_handle_that_is_too_long_is_not_kept(pool: PgPool) {
     assert_eq!(told(pool, HANDLE_BYTES).await, vec![None; 7]);
 }
 
-/// The labels stand in attempts, in figures, in the contract and in the documents.
+/// The labels appear in attempts, in metrics, in the contract and in the documents.
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn a_failed_attempt_has_a_label(pool: PgPool) {
     let world = World::new(pool).await;

@@ -1,4 +1,4 @@
-//! Mail.
+//! Deliveries by mail.
 
 use deadbeat_domain::incident::command::Command;
 

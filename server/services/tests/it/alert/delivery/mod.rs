@@ -1,4 +1,4 @@
-//! The way from the outbox to a channel: a real database, real receivers, a stopped clock.
+//! The path from the outbox to a channel: a real database, real receivers, and a stopped clock.
 
 #![allow(
     clippy::unwrap_used,
@@ -56,7 +56,7 @@ mod running;
 mod stored;
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-/// For events that come at once when all is well.
+/// The limit for events that normally come at once.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A project with an outbox.
@@ -94,7 +94,7 @@ impl World {
         self.store.reader()
     }
 
-    /// One that may reach this machine: the receivers are there.
+    /// Returns a delivery loop that may reach this machine, where the receivers are.
     fn delivery(&self) -> Delivery {
         self.delivery_with(senders(true, None), DeliverySettings::default())
     }
@@ -155,12 +155,12 @@ impl World {
         self.enqueue(channel, message).await
     }
 
-    /// Puts what the outbox says about an incident into the outbox, to this channel.
+    /// Enqueues the outbox's message about an incident for this channel.
     async fn tell(&self, channel: ChannelId, incident: &Incident, phase: Phase) -> DeliveryId {
         self.enqueue(channel, self.message(incident, phase)).await
     }
 
-    /// What the outbox says about an incident.
+    /// Returns the outbox's message about an incident.
     fn message(&self, incident: &Incident, phase: Phase) -> Message {
         let site = Site {
             url: "https://deadbeat.test".to_owned(),
@@ -250,7 +250,7 @@ impl World {
         attempt::list(&self.reader(), self.project, id).await.unwrap()
     }
 
-    /// Why a channel is switched off.
+    /// Returns why a channel is switched off.
     async fn disabled(&self, id: ChannelId) -> Option<String> {
         channel::get(&self.reader(), self.project, id)
             .await
@@ -260,7 +260,7 @@ impl World {
             .map(|(_, reason)| reason)
     }
 
-    /// Waits until a delivery is settled, by asking the database: the end of a settlement is seen nowhere else.
+    /// Waits until a delivery is settled. Only the database shows the end of a settlement, so this queries it repeatedly.
     async fn settled(&self, id: DeliveryId) {
         let wait = async {
             while self.row(id).await.settled_at.is_none() {
@@ -269,7 +269,7 @@ impl World {
         };
         tokio::time::timeout(LIMIT, wait)
             .await
-            .expect("it is settled in time");
+            .expect("the delivery is settled in time");
     }
 }
 
@@ -314,7 +314,7 @@ const DEAD: Progress = Progress {
     unsettled: 0,
 };
 
-/// Checks a request as a receiver does that follows the convention.
+/// Checks a request as a receiver that follows the convention does.
 fn assert_signed(request: &Request) {
     let (id, timestamp) = (
         request.header("webhook-id").unwrap(),

@@ -1,4 +1,4 @@
-//! What an endpoint may not do to this server.
+//! Limits on what an endpoint can do to this server.
 
 use super::*;
 
@@ -68,7 +68,7 @@ async fn an_endless_answer_is_cut(pool: PgPool) {
     let attempts = world.attempts(id).await;
     assert!(attempts[0].detail.as_ref().unwrap().chars().count() < 250);
     assert_eq!(attempts[1].response_code, Some(202));
-    // Not read at all: its rest would have been waited for.
+    // The sender did not read the body: otherwise it would have waited for the rest.
     assert!(attempts[1].duration_ms < 5_000, "{} ms", attempts[1].duration_ms);
 }
 

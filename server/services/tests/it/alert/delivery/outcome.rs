@@ -1,4 +1,4 @@
-//! What becomes of an attempt: sent, tried again, given up; leases.
+//! The result of an attempt: sent, retried or given up; and leases.
 
 use deadbeat_store::alert::claim::{self, Share};
 
@@ -193,7 +193,7 @@ async fn what_a_dead_process_held_is_done_when_its_lease_ends(pool: PgPool) {
 
     assert_eq!((before, after), (Progress::default(), sent(1)));
     assert_eq!(receiver.requests().len(), 1);
-    // The process was not dead after all: it learns that it has nothing to say any more.
+    // The first process was alive after all. Its settlement fails, because it has lost its lease.
     let mut tx = world.store.begin().await.unwrap();
     assert!(
         !delivery::settle(
@@ -297,7 +297,7 @@ async fn after_a_day_of_failures_a_delivery_is_given_up(pool: PgPool) {
         "given up after {patience}"
     );
     assert_eq!(world.attempts(id).await.len(), receiver.requests().len());
-    // The endpoint may come back: only a permanent failure switches off.
+    // The endpoint may recover: only a permanent failure switches the channel off.
     assert_eq!(world.disabled(channel).await, None);
     assert_eq!(delivery.figures().dead(), 1);
 }

@@ -1,4 +1,4 @@
-//! Deliveries that were given up or cancelled are sent again when a person asks for it.
+//! A person sends deliveries again that were given up or cancelled.
 
 use deadbeat_domain::people::access::{Access, Actor};
 use deadbeat_services::ServiceError;
@@ -8,7 +8,7 @@ use deadbeat_services::alert::resend::resend;
 use super::*;
 use crate::setup::{self, World as Whole};
 
-/// The delivery loop of this world.
+/// Returns this world's delivery loop.
 fn loop_of(world: &Whole) -> Delivery {
     Delivery::new(
         world.store(),
@@ -67,11 +67,15 @@ async fn a_dead_delivery_is_sent_again_under_its_id_and_has_a_new_day(pool: PgPo
     wait(100);
 
     resend(services, access, id).await.unwrap();
-    // Twice is once.
+    // A second request is refused while the delivery waits.
     assert!(conflict(resend(services, access, id).await).contains("waits already"));
     for _ in 0..3 {
         delivery.deliver_once().await.unwrap();
-        assert_eq!(status(&world, id).await, "pending", "its day begins anew");
+        assert_eq!(
+            status(&world, id).await,
+            "pending",
+            "the delivery may be retried for a whole day again"
+        );
         wait(2);
     }
     receiver.then(Reply::status(200)).then(Reply::status(200));
@@ -111,7 +115,7 @@ async fn what_cannot_be_sent_again_is_refused_with_the_reason(pool: PgPool) {
     }
 }
 
-/// A channel gets one notice of failed channels at a time, also when several of them were given up and are sent again.
+/// One notice of failed channels waits for a channel at a time, even if several were given up and are sent again.
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn of_two_notices_to_one_channel_one_waits(pool: PgPool) {
     let world = Whole::new(pool).await;

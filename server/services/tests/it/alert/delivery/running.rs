@@ -1,4 +1,4 @@
-//! The loop: nobody holds up anybody else.
+//! The delivery loop: no channel delays another.
 
 use super::*;
 
@@ -12,7 +12,7 @@ async fn a_slow_endpoint_holds_up_no_other_and_a_stop_waits_for_it(pool: PgPool)
     let slow_one = world.test(world.webhook(slow.url("/hook")).await).await;
     let quick_channel = world.webhook(quick.url("/hook")).await;
     world.test(quick_channel).await;
-    // No poll helps here: the bell must wake the loop while an attempt is under way.
+    // The poll interval is too long to help here: the bell must wake the loop during an attempt.
     let settings = DeliverySettings {
         poll: Duration::from_secs(3_600),
         ..DeliverySettings::default()
@@ -65,7 +65,7 @@ async fn a_backlog_is_worked_off_without_waiting(pool: PgPool) {
         async move { delivery.run(stop).await }
     });
 
-    // As many at once as there may be, before any has ended; then the rest.
+    // The loop sends as many at once as the limit allows, before any has ended; then it sends the rest.
     receiver.wait_for(6, LIMIT).await;
     receiver.release();
     receiver.wait_for(30, LIMIT).await;
@@ -84,7 +84,7 @@ async fn a_channel_that_hangs_leaves_room_for_the_others(pool: PgPool) {
         world.webhook(hanging.url("/hook")).await,
         world.webhook(quick.url("/hook")).await,
     );
-    // More than there are places, and all of them older than what the other channel waits for.
+    // There are more deliveries than free places, and all are older than those of the other channel.
     for _ in 0..20 {
         world.test(hangs).await;
     }
@@ -113,8 +113,8 @@ async fn a_channel_that_hangs_leaves_room_for_the_others(pool: PgPool) {
         world.settled(id).await;
     }
 
-    assert_eq!(hanging.requests().len(), 4, "its share, and no more");
-    // When one ends, the next of that channel follows, without a poll or a bell.
+    assert_eq!(hanging.requests().len(), 4, "the channel's share, and no more");
+    // When one attempt ends, the channel's next one follows without a poll or a bell.
     hanging.release();
     hanging.wait_for(20, LIMIT).await;
     stop.cancel();
@@ -254,7 +254,7 @@ async fn a_row_that_cannot_be_read_holds_up_no_other(pool: PgPool) {
     assert!(receiver.requests().iter().all(|request| request.path == "/good"));
 }
 
-/// During an upgrade, a newer server knows more kinds.
+/// During an upgrade, a newer server knows kinds that this server does not know.
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn a_channel_of_an_unknown_kind_waits_for_a_server_that_knows_it(pool: PgPool) {
     let world = World::new(pool).await;
@@ -285,8 +285,12 @@ async fn a_channel_of_an_unknown_kind_waits_for_a_server_that_knows_it(pool: PgP
         limit: 10,
     };
     let listed = channel::list(&world.reader(), world.project, page).await.unwrap();
-    assert_eq!(listed.len(), 2, "it can be listed, and deleted");
-    // The newer server takes it when the lease ends.
+    assert_eq!(
+        listed.len(),
+        2,
+        "a channel of an unknown kind can be listed and deleted"
+    );
+    // The newer server takes the delivery when the lease ends.
     sqlx::query("UPDATE channel SET kind = 'webhook' WHERE id = $1")
         .bind(unknown.0)
         .execute(&world.pool)
@@ -296,7 +300,7 @@ async fn a_channel_of_an_unknown_kind_waits_for_a_server_that_knows_it(pool: PgP
     assert_eq!(delivery.deliver_once().await.unwrap(), sent(1));
 }
 
-/// Fails as a bug does.
+/// Panics, as a bug would.
 struct Panicking;
 
 impl Sender for Panicking {
@@ -356,7 +360,7 @@ async fn a_channel_deleted_while_it_is_sent_to_is_no_trouble(pool: PgPool) {
     );
 }
 
-/// The attack of the security review: one project's 200 endpoints never answer, and 2,000 deliveries wait for them.
+/// The attack from the security review: 200 endpoints of one project never answer, and 2,000 deliveries wait for them.
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn a_project_whose_endpoints_all_hang_holds_up_no_other_project(pool: PgPool) {
     let attacker = World::new(pool.clone()).await;
@@ -369,7 +373,7 @@ async fn a_project_whose_endpoints_all_hang_holds_up_no_other_project(pool: PgPo
         Receiver::answering(Reply::status(200).held()).await,
         Receiver::start().await,
     );
-    // All in one statement: 200 channels, ten tests to each, older than what the victim waits for.
+    // One statement makes 200 channels with ten tests each, all older than the victim's deliveries.
     let first = attacker.webhook(hanging.url("/tarpit")).await;
     sqlx::query(
         "WITH more AS (

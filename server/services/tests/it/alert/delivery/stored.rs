@@ -1,9 +1,9 @@
-//! Deliveries that another version stored are sent.
+//! This version sends deliveries that another version stored.
 
 use super::*;
 
 impl World {
-    /// Writes a delivery as the statement of another version does.
+    /// Writes a delivery with the statement of another version.
     async fn store(&self, channel: ChannelId, alert: &str, payload: &Value) -> DeliveryId {
         let id = DeliveryId::generate();
         sqlx::query(
@@ -23,7 +23,7 @@ impl World {
     }
 }
 
-/// What the version before this one wrote: no `version`, members without a kind, and notices under the alert `test`.
+/// Returns messages of the version before this one: no `version`, members without a kind, and notices under the alert `test`.
 fn of_the_last_version() -> [(&'static str, Value); 2] {
     let project = json!({"id": "0198c0de-0000-7000-8000-000000000002", "name": "Shop"});
     let opened = json!({
@@ -57,7 +57,7 @@ fn of_the_last_version() -> [(&'static str, Value); 2] {
     [("opened", opened), ("test", disabled)]
 }
 
-/// Whether all that stands in `old` stands in `new`, too.
+/// Asserts that `new` contains everything in `old`.
 fn assert_contains(new: &Value, old: &Value) {
     match (new, old) {
         (Value::Object(new), Value::Object(old)) => {
@@ -112,7 +112,7 @@ async fn what_the_last_version_stored_is_sent_with_all_its_fields(pool: PgPool) 
     );
 }
 
-/// A later version stored a message of a type that this one does not know, or somebody spoiled the row: it is sent as well as can be.
+/// A later version stored a message of a type that this version does not know, or somebody damaged the row. Deadbeat sends as much as it can.
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn a_message_that_cannot_be_read_is_forwarded_and_not_lost(pool: PgPool) {
     let world = World::new(pool).await;

@@ -1,4 +1,4 @@
-//! Alerts that wait: delays, quiet hours, rules, snoozes, mutes and windows. One story for each row of the table in docs/alerting.md, over a
+//! Alerts that wait: delays, quiet hours, rules, snoozes, mutes and windows. Each row of the table in docs/alerting.md has one test, over a
 //! real database with a stopped clock. Deliveries are claimed and settled as the delivery loop does.
 
 #![allow(
@@ -24,11 +24,11 @@ mod rules;
 mod snoozes;
 mod windows;
 
-/// What became of the deliveries, as (alert, status, cancel_reason).
+/// A delivery as (alert, status, cancel_reason).
 type Row = (String, String, Option<String>);
 
 impl World {
-    /// A monitor that reports once a month: in these stories none misses its report.
+    /// A monitor that reports once a month: no test here lasts long enough for it to miss a report.
     async fn job(&self, name: &str) -> Monitor {
         self.job_with(name, Change::default()).await
     }
@@ -94,7 +94,7 @@ impl World {
         tx.commit().await.unwrap();
     }
 
-    /// Sends all that is due now, and returns which alerts went to which channel, in order.
+    /// Sends all deliveries that are due now. Returns which alerts went to which channel, in order.
     async fn send_due(&self) -> Vec<(ChannelId, &'static str)> {
         let mut sent = Vec::new();
         loop {
@@ -110,7 +110,7 @@ impl World {
         }
     }
 
-    /// As [`World::send_due`], without the channels.
+    /// As [`World::send_due`], but without the channels.
     async fn heard(&self) -> Vec<&'static str> {
         self.send_due()
             .await
@@ -164,7 +164,7 @@ fn row(alert: &str, status: &str, reason: Option<&str>) -> Row {
     (alert.to_owned(), status.to_owned(), reason.map(str::to_owned))
 }
 
-/// Quiet from 22:00 to 07:00 in Berlin.
+/// Quiet hours from 22:00 to 07:00 in Berlin.
 fn nights() -> Value {
     json!({"quiet_hours": {"timezone": "Europe/Berlin", "times": [{"from": "22:00", "to": "07:00"}]}})
 }

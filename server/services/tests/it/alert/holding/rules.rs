@@ -25,7 +25,7 @@ async fn what_is_over_before_the_delay_is_never_told(pool: PgPool) {
 
     assert_eq!(world.heard_after(60).await, [""; 0]);
     assert_eq!(world.outbox().await, [row("opened", "cancelled", Some("over"))]);
-    // The next incident is counted from its own beginning.
+    // The delay of the next incident counts from its own beginning.
     world.ping(&monitor, Fail).await;
     assert_eq!(world.heard_after(9).await, [""; 0]);
     assert_eq!(world.heard_after(1).await, ["opened"]);
@@ -51,7 +51,7 @@ async fn what_is_acknowledged_before_the_delay_is_never_told(pool: PgPool) {
     assert_eq!(
         world.send_due().await,
         [(chat, "resolved")],
-        "{pager} heard of nothing"
+        "{pager} got no alert"
     );
 }
 
@@ -60,12 +60,12 @@ async fn quiet_hours_delay_over_the_night_in_which_the_clock_changes(pool: PgPoo
     let world = World::new(pool).await;
     world.channel_with("phone", nights()).await;
     let monitor = world.job("backup").await;
-    // On 2026-03-29 at 02:00 the clock of Berlin jumps to 03:00: 07:00 is 05:00 UTC, and was 06:00 the day before.
+    // On 2026-03-29 at 02:00 Berlin's clock jumps to 03:00. 07:00 is therefore 05:00 UTC; the day before, it was 06:00 UTC.
     world.set_clock("2026-03-28T20:59:00Z");
     world.ping(&monitor, Fail).await;
     assert_eq!(world.heard().await, ["opened"], "it is 21:59 in Berlin");
 
-    // Each hour of the night brings a reminder. One of them waits.
+    // A reminder falls due in each hour of the night. Only one of them waits.
     for _ in 0..7 {
         assert_eq!(world.heard_after(60).await, [""; 0]);
     }
@@ -73,10 +73,10 @@ async fn quiet_hours_delay_over_the_night_in_which_the_clock_changes(pool: PgPoo
     assert_eq!(world.heard().await, [""; 0]);
     world.set_clock("2026-03-29T05:00:00Z");
     assert_eq!(world.heard().await, ["reminder"]);
-    // That it is over waits as well.
+    // The all-clear waits, too.
     world.set_clock("2026-03-29T21:00:00Z");
     world.ping(&monitor, Success).await;
-    assert_eq!(world.heard().await, [""; 0], "it is 23:00");
+    assert_eq!(world.heard().await, [""; 0], "it is 23:00 in Berlin");
     world.ping(&monitor, Fail).await;
     world.ping(&monitor, Success).await;
     world.set_clock("2026-03-30T05:00:00Z");
@@ -106,7 +106,11 @@ async fn what_is_critical_passes_quiet_hours(pool: PgPool) {
 
     assert_eq!(world.heard().await, ["opened"]);
     world.set_clock("2026-01-16T06:00:00Z");
-    assert_eq!(world.heard().await, ["opened"], "the other one waited");
+    assert_eq!(
+        world.heard().await,
+        ["opened"],
+        "the alert of the other monitor waited"
+    );
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -164,7 +168,7 @@ async fn rules_that_change_hold_for_what_waits(pool: PgPool) {
 
     world.set_rules(pager, json!({"delay_seconds": 600})).await;
     assert_eq!(world.heard_after(9).await, [""; 0]);
-    // It does not ask for it any more, and then asks for it again.
+    // The channel's rules exclude the incident, and then include it again.
     world
         .set_rules(pager, json!({"minimum_severity": "critical"}))
         .await;
@@ -176,7 +180,7 @@ async fn rules_that_change_hold_for_what_waits(pool: PgPool) {
     assert_eq!(world.heard_after(4).await, [""; 0]);
     assert_eq!(world.heard_after(1).await, ["opened"]);
 
-    // A sent alert is not taken back.
+    // Deadbeat cannot take back an alert that it has sent.
     world
         .set_rules(
             pager,
@@ -221,7 +225,7 @@ async fn what_is_due_and_not_sent_yet_is_told_although_it_is_over(pool: PgPool) 
     assert_eq!(world.heard().await, ["opened", "resolved"]);
 }
 
-/// Nothing escalates yet: the step is taken here, as an escalation policy will take it.
+/// This test takes the step itself, as an escalation policy will.
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn an_escalation_that_waits_is_cancelled_and_one_that_was_told_is_resolved(pool: PgPool) {
     let world = World::new(pool).await;
@@ -255,7 +259,7 @@ async fn an_escalation_that_waits_is_cancelled_and_one_that_was_told_is_resolved
     expected.sort_unstable();
     assert_eq!(over, expected);
     world.set_clock("2026-01-16T08:00:00Z");
-    assert_eq!(world.send_due().await, [], "{asleep} slept through all of it");
+    assert_eq!(world.send_due().await, [], "{asleep} got no alert");
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]

@@ -1,4 +1,4 @@
-//! Snoozes and mutes.
+//! Snoozes and mutes of alerts.
 
 use chrono::TimeDelta;
 use deadbeat_domain::ids::MonitorId;
@@ -46,11 +46,15 @@ async fn what_is_still_down_when_a_snooze_ends_is_told_then(pool: PgPool) {
     for monitor in [&stays, &recovers, &other] {
         world.ping(monitor, Fail).await;
     }
-    assert_eq!(world.heard().await, ["opened"], "only the other one is told");
+    assert_eq!(
+        world.heard().await,
+        ["opened"],
+        "only the third monitor's alert is sent"
+    );
     assert_eq!(
         world.incidents().await.len(),
         3,
-        "incidents are recorded all the same"
+        "incidents are recorded nevertheless"
     );
     world.ping(&recovers, Success).await;
     assert_eq!(world.heard_after(19).await, [""; 0]);
@@ -80,7 +84,7 @@ async fn a_snooze_that_is_ended_early_tells_at_once(pool: PgPool) {
         "the delay of the pager still holds"
     );
     assert_eq!(world.heard_after(49).await, [""; 0]);
-    // The pager gets its first message about it, and needs no reminder.
+    // The pager gets its first message about the incident, and needs no reminder.
     assert_eq!(world.heard_after(1).await, ["opened", "reminder"]);
     assert_eq!(world.snoozes().await, []);
 }
@@ -99,7 +103,7 @@ async fn a_snooze_during_an_incident_holds_reminders_and_not_the_end(pool: PgPoo
     assert_eq!(
         world.heard_after(30).await,
         ["reminder"],
-        "two were due, and one is told"
+        "two were due, and one is sent"
     );
     world.snooze(monitor.id, 600).await;
     world.ping(&monitor, Success).await;
@@ -116,7 +120,7 @@ async fn a_mute_records_what_it_holds_and_its_end_tells_what_is_still_down(pool:
         .await
         .unwrap();
 
-    // One incident begins and ends in the mute, another one outlasts it by days.
+    // One incident begins and ends during the mute. Another one outlasts the mute by days.
     world.ping(&monitor, Fail).await;
     world.ping(&monitor, Success).await;
     world.ping(&monitor, Fail).await;
@@ -203,7 +207,7 @@ async fn a_ping_key_snoozes_the_project_a_tag_or_a_monitor(pool: PgPool) {
         world.ping(monitor, Fail).await;
     }
     assert_eq!(world.heard().await, ["opened"]);
-    // A shorter one ends no longer one.
+    // A shorter snooze does not end a longer one.
     snooze(Snoozed::Tag("shop".to_owned()), 1).await.unwrap();
     snooze(Snoozed::Project, 60).await.unwrap();
     snooze(Snoozed::Slug("plain".to_owned()), 5).await.unwrap();
@@ -222,7 +226,7 @@ async fn a_ping_key_snoozes_the_project_a_tag_or_a_monitor(pool: PgPool) {
         [""; 0],
         "the whole project is snoozed"
     );
-    // One reminder of the plain monitor was due by then as well.
+    // One reminder about the plain monitor was due by then, too.
     let mut told = world.heard_after(30).await;
     told.sort_unstable();
     assert_eq!(told, ["opened", "reminder"]);
@@ -262,7 +266,7 @@ async fn a_ping_key_cannot_snooze_tags_without_end(pool: PgPool) {
     assert_eq!(
         world.count("SELECT count(*) FROM snooze").await,
         2,
-        "ended ones are gone"
+        "ended snoozes are removed"
     );
 }
 

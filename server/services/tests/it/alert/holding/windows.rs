@@ -1,4 +1,4 @@
-//! Maintenance windows.
+//! Maintenance windows hold alerts.
 
 use chrono::TimeDelta;
 use deadbeat_domain::ids::WindowId;
@@ -14,7 +14,7 @@ use super::at;
 use crate::setup::World;
 
 impl World {
-    /// A window from so many minutes until so many minutes from now.
+    /// Makes a window that begins and ends so many minutes from now.
     async fn window(&self, from: i64, until: i64) -> WindowId {
         let instant = |minutes| (self.now() + TimeDelta::minutes(minutes)).to_rfc3339();
         self.window_of(json!({"name": "Move", "starts_at": instant(from), "ends_at": instant(until)}))
@@ -43,7 +43,7 @@ async fn what_begins_in_a_window_and_outlasts_it_is_told_at_its_end(pool: PgPool
     assert_eq!(
         world.incidents().await.len(),
         2,
-        "incidents are recorded all the same"
+        "incidents are recorded nevertheless"
     );
     assert_eq!(world.heard_after(59).await, [""; 0]);
     world.ping(&recovers, Success).await;
@@ -97,7 +97,7 @@ async fn a_window_that_is_removed_or_moved_decides_anew_about_what_waits(pool: P
         .await
         .unwrap();
     assert_eq!(world.heard_after(59).await, [""; 0]);
-    // A window that is added while the alert waits holds it on.
+    // A window that is added while the alert waits makes the alert wait longer.
     let added = world.window(-1, 60).await;
     assert_eq!(world.heard_after(1).await, [""; 0]);
     window::delete(&world.services, &world.access, added)
@@ -171,7 +171,7 @@ async fn a_window_covers_its_monitors_and_tags_only(pool: PgPool) {
     assert_eq!(
         world.heard().await,
         ["opened"; 2],
-        "the plain one, and the one of the other project"
+        "the plain monitor, and the monitor of the other project"
     );
     world.advance(3_600);
     assert_eq!(world.heard().await, ["opened"; 2]);
@@ -199,7 +199,7 @@ async fn a_storm_in_a_window_tells_at_its_end_who_is_still_down(pool: PgPool) {
     assert_eq!(world.sweep_after(1).await.down, 1_000);
     assert_eq!(world.heard().await, [""; 0]);
     assert_eq!(world.outbox().await.len(), 2_000);
-    // A change of the window decides anew about all of them.
+    // After a change of the window, Deadbeat decides again about all held alerts.
     let longer = json!({"ends_at": (world.now() + TimeDelta::minutes(120)).to_rfc3339()});
     window::update(
         &world.services,
@@ -312,7 +312,7 @@ async fn a_project_has_two_hundred_windows_and_another_one_none_of_them(pool: Pg
     assert!(matches!(refused, Err(ServiceError::NotFound(_))), "{refused:?}");
     let refused = window::update(&world.services, &stranger, last, again).await;
     assert!(matches!(refused, Err(ServiceError::NotFound(_))), "{refused:?}");
-    // Windows that ended a month ago make room.
+    // Windows that ended a month ago no longer count for the limit.
     world.set_clock("2026-02-20T00:00:00Z");
     let next =
         json!({"name": "Move", "starts_at": "2026-03-01T00:00:00Z", "ends_at": "2026-03-02T00:00:00Z"});

@@ -1,4 +1,4 @@
-//! A key that is missing, lost for good, or not the one that the other servers have.
+//! A key that is missing, lost permanently, or different from the other servers' key.
 
 use super::*;
 
@@ -10,7 +10,7 @@ async fn without_its_key_a_channel_waits_and_says_so_and_judgement_goes_on(pool:
     let lost = other_ring();
     let reason = format!("cannot be opened: key {} is missing", id(&keyring()));
 
-    // Pings and judgement need no key.
+    // Pings and verdicts need no key.
     let monitor = world.monitor("backup").await;
     world.ping(&monitor, Fail).await;
     let progress = world.deliverer(lost.clone()).deliver_once().await.unwrap();
@@ -34,7 +34,7 @@ async fn without_its_key_a_channel_waits_and_says_so_and_judgement_goes_on(pool:
         .await
         .unwrap();
     assert!(!disabled, "the channel is not at fault");
-    // Nothing is sealed with a key that the others do not have; a name needs no key.
+    // This server seals nothing with a key that the other servers lack. A change of the name needs no key.
     let services = world.services.clone().with_keyring(lost.clone());
     let create = json!({"url": "https://example.org/new"});
     let refused = channel::create(&services, &world.access, "webhook", "New", &create).await;
@@ -51,7 +51,7 @@ async fn without_its_key_a_channel_waits_and_says_so_and_judgement_goes_on(pool:
         "{kept:?}"
     );
 
-    // The key is back: the alert goes out.
+    // After the key is restored, Deadbeat sends the alert.
     world.clock.advance(chrono::TimeDelta::hours(1));
     world.deliverer(keyring()).deliver_once().await.unwrap();
     assert_eq!(receiver.requests()[0].path, "/hooks/0123456789");
@@ -84,7 +84,7 @@ async fn a_key_that_is_lost_for_good_is_given_up_and_the_secrets_are_entered_aga
 
     assert!(
         written.signing_secret.unwrap().0.starts_with("whsec_"),
-        "a new one, shown once"
+        "a new secret, shown once"
     );
     channel::send_test(&services, &world.access, hook).await.unwrap();
     world.deliverer(ring.clone()).deliver_once().await.unwrap();
@@ -100,7 +100,7 @@ async fn two_servers_that_make_a_key_each_do_not_both_seal(pool: PgPool) {
         .iter()
         .map(|folder| Keyring::load("", Some(folder.path().join(FILE))).unwrap())
         .collect();
-    // At once, before either has written to the database: each makes a file.
+    // Each server makes a file before either has written to the database.
     rings.iter().for_each(|ring| ring.make_file().unwrap());
     let store = world.store();
     let (one, other) = tokio::join!(
@@ -133,7 +133,7 @@ async fn two_servers_that_make_a_key_each_do_not_both_seal(pool: PgPool) {
         (rings[winner].missing().len(), rings[loser].missing().len()),
         (0, 1)
     );
-    // One that starts later, when a key is agreed on, makes none of its own.
+    // A server that starts after the servers agreed on a key makes no key of its own.
     let folder = tempfile::tempdir().unwrap();
     let late = Keyring::load("", Some(folder.path().join(FILE))).unwrap();
     make_first_key(&store, &late, world.now()).await.unwrap();

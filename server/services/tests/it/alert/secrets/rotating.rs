@@ -1,4 +1,4 @@
-//! Rotations, also those that were broken off.
+//! Rotations of keys, including interrupted ones.
 
 use super::*;
 
@@ -18,7 +18,7 @@ async fn a_rotation_that_was_broken_off_goes_on_while_servers_deliver(pool: PgPo
         (keys.len() - new, new)
     };
 
-    // Killed after its first batch: the future is dropped in the middle.
+    // The process is killed after its first batch: the test drops the future in the middle.
     let store = world.store();
     let first = Arc::new(tokio::sync::Notify::new());
     let ring = both();
@@ -30,7 +30,7 @@ async fn a_rotation_that_was_broken_off_goes_on_while_servers_deliver(pool: PgPo
     }
     let (old, new) = counts().await;
     assert!(old > 0 && new > 0, "{old} and {new}");
-    // Servers with both keys open all of them, whichever key they put first.
+    // Servers with both keys open all channels, whichever key comes first.
     let two_ways = Keyring::load(&format!("{},{}", "07".repeat(32), "08".repeat(32)), None).unwrap();
     let channels: Vec<ChannelId> = sqlx::query_scalar("SELECT id FROM channel ORDER BY id")
         .fetch_all(&world.pool)
@@ -43,7 +43,7 @@ async fn a_rotation_that_was_broken_off_goes_on_while_servers_deliver(pool: PgPo
         let url = world.opens(&ring, world.project, channel).await.unwrap();
         assert!(url.contains("/hooks/"), "{url}");
     }
-    // Meanwhile a server that has not read the new order seals with the old key.
+    // Meanwhile, a server that still has the old order seals with the old key.
     world.hook(&receiver.url("/hooks/late")).await;
 
     let mut seen = Vec::new();
@@ -65,7 +65,7 @@ async fn a_rotation_that_was_broken_off_goes_on_while_servers_deliver(pool: PgPo
         Some((rotated.sealed, rotated.sealed))
     );
     assert_eq!((again.sealed, counts().await), (0, (0, 451)));
-    // The old key alone opens nothing any more, and its server says which key is missing.
+    // With the old key alone, a server opens nothing, and its error names the missing key.
     let fault = world
         .opens(&keyring(), world.project, channels[0])
         .await
@@ -92,7 +92,7 @@ async fn a_rotation_of_the_file_makes_one_new_key_and_running_servers_find_it(po
         .id;
     let old = id(&running);
 
-    // Killed between the new key in the file and the first row: the next run makes no third key.
+    // The process is killed after it wrote the new key to the file, and before it sealed the first row. The next run makes no third key.
     drop(rotation::prepare(&world.store(), &load(), false).await.unwrap());
     let ring = load();
     let lock = rotation::prepare(&world.store(), &ring, false).await.unwrap();
@@ -111,7 +111,7 @@ async fn a_rotation_of_the_file_makes_one_new_key_and_running_servers_find_it(po
         .await
         .unwrap();
     assert_eq!(world.keys().await, vec![Some(id(&ring)); 2]);
-    // Done: the next one makes a new key.
+    // The rotation is complete, so the next one makes a new key.
     let next = load();
     drop(rotation::prepare(&world.store(), &next, false).await.unwrap());
     assert_eq!(next.ids().len(), 3);

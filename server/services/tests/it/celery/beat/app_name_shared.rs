@@ -1,4 +1,4 @@
-//! Two applications of one name: neither retires what the other lists, and when one of their Beats dies its entries are missed.
+//! Two applications share one name. Neither Beat retires the other's entries, and when one Beat dies, its entries are missed.
 
 use deadbeat_domain::ids::{IncidentId, ProjectId};
 use deadbeat_services::celery::event::Verdict;
@@ -15,7 +15,7 @@ const BILLING: Process = Process(2);
 const NEXT: Process = Process(3);
 
 impl Process {
-    /// Lists entries of a minute, each with 5 s of grace, as this Beat.
+    /// Lists entries with a slot every minute and 5 s of grace, as this Beat.
     async fn lists_often(self, world: &World, beat: &str, entries: &[&str]) {
         let entries: Vec<Value> = entries.iter().map(|name| entry(name)).collect();
         let list = self.identify(json!({"beat": beat, "entries": entries}));
@@ -24,7 +24,7 @@ impl Process {
 }
 
 impl World {
-    /// For so long these report every ten seconds, and these entries run every ten seconds.
+    /// For some seconds, these processes report and these entries run every ten seconds.
     async fn run(&self, processes: &[Process], entries: &[&str], seconds: i64) {
         for _ in 0..seconds / 10 {
             for process in processes {
@@ -37,7 +37,7 @@ impl World {
         }
     }
 
-    /// The entries that are watched, by name.
+    /// Returns the names of the monitors that are not retired.
     async fn watched(&self) -> Vec<String> {
         sqlx::query_scalar("SELECT name FROM monitor WHERE retired_at IS NULL ORDER BY name")
             .fetch_all(&self.pool)
@@ -45,7 +45,7 @@ impl World {
             .unwrap()
     }
 
-    /// Both report, and an incident says that they share the name.
+    /// Both Beats report, and an incident opens because they share the name.
     async fn share(&self) -> Uuid {
         SHOP.lists_often(self, "shop", &["a", "b"]).await;
         BILLING.lists_often(self, "shop", &["x", "y", "z"]).await;
@@ -64,7 +64,7 @@ async fn both_are_watched_from_the_start_and_it_is_told_once(pool: PgPool) {
     let all = ["a", "b", "x", "y", "z"];
     assert_eq!(world.watched().await, all);
     for _ in 0..4 {
-        // As the SDK does it: the list again, and again.
+        // The SDK sends the list repeatedly.
         SHOP.lists_often(&world, "shop", &["b", "a"]).await;
         world.run(&[SHOP, BILLING], &all, 30).await;
         BILLING.lists_often(&world, "shop", &["x", "y", "z"]).await;
@@ -88,7 +88,7 @@ async fn both_are_watched_from_the_start_and_it_is_told_once(pool: PgPool) {
         repair.to_string().contains("deadbeat.init(app, name="),
         "{repair}"
     );
-    // What leaves the schedule of one of them is retired.
+    // Deadbeat retires an entry that leaves the schedule of one of the Beats.
     SHOP.lists_often(&world, "shop", &["a"]).await;
     assert_eq!(world.watched().await, ["a", "x", "y", "z"]);
 }
@@ -147,7 +147,7 @@ async fn it_is_renamed_as_the_incident_says_and_nobody_is_paged_for_that(pool: P
     assert_eq!(
         world.watched().await,
         ["a", "b", "x", "y", "z"],
-        "x, y and z of the new name"
+        "x, y and z belong to the new name"
     );
     let old = "SELECT count(*) FROM monitor JOIN beat ON beat.id = beat_id WHERE beat.name = 'shop' AND retired_at IS NULL";
     assert_eq!(world.count(old).await, 2);
@@ -217,7 +217,7 @@ async fn a_deployment_with_another_schedule_retires_what_left_when_the_old_proce
         before.lists_often(&world, "shop", &old).await;
         world.run(&[before], &old, 60).await;
         after.lists_often(&world, "shop", &new).await;
-        // The old one reports twice more. What only it lists is due while nobody knows whether it is over.
+        // The old process reports twice more. Entries that only it lists fall due while Deadbeat does not know whether it has ended.
         world.run(&[before, after], &new, 20).await;
         world.run(&[after], &new, 80).await;
         assert_eq!(world.watched().await, new);
@@ -273,7 +273,7 @@ async fn an_entry_that_both_list_follows_the_one_that_was_there_before(pool: PgP
     assert_eq!(world.count(seconds).await, 1_000);
     lists(SHOP, &["a", "b"], 2_000).await;
     assert_eq!(world.count(seconds).await, 2_000);
-    // The older one gives it up, and the other one keeps it.
+    // One Beat removes `cleanup` from its schedule, and the other one keeps it.
     SHOP.lists_often(&world, "shop", &["a", "b"]).await;
     assert_eq!(world.watched().await, ["a", "b", "cleanup", "x", "y", "z"]);
     lists(BILLING, &["x", "y", "z"], 3_000).await;
@@ -304,7 +304,7 @@ async fn entries_of_one_name_are_said_not_to_be_watched_apart(pool: PgPool) {
     let names = "list 1 entry of one name: cleanup. Deadbeat watches each name once";
     assert!(evidence.to_string().contains(names), "{evidence}");
 
-    // Billing's Beat dies. Its own entries are missed; what both list is fed by the other one.
+    // Billing's Beat dies. Its own entries are missed; the other Beat still sends the entry that both list.
     world.run(&[SHOP], &["a", "b", "cleanup"], 150).await;
 
     let shared = told(beat, "APP_NAME_SHARED", false);

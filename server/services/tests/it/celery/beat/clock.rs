@@ -1,4 +1,4 @@
-//! A Beat whose clock is behind: its messages are too old when they arrive, which is its clock's fault and not the entries'.
+//! A Beat whose clock is behind sends messages that are too old when they arrive. Its clock is at fault, and not its entries.
 
 use chrono::TimeDelta;
 use deadbeat_domain::monitor::status::Status;
@@ -8,11 +8,11 @@ use uuid::Uuid;
 
 use crate::setup::{World, entry, told};
 
-/// How far the clock of Beat's host is behind, once it is.
+/// How far the clock of Beat's host is behind after the step.
 const BEHIND: TimeDelta = TimeDelta::seconds(600);
 
 impl World {
-    /// Beat sends this by a clock that is so far behind.
+    /// Beat sends this event, with a clock that is behind by `behind`.
     async fn beat_says(&self, behind: TimeDelta, kind: &str, rest: Value) {
         let mut event = self.an_event(kind, rest);
         event["at"] = json!(self.now() - behind);
@@ -21,7 +21,7 @@ impl World {
             .unwrap();
     }
 
-    /// Beat and a worker report, and the worker samples the broker.
+    /// Every five seconds for some time, Beat and a worker report, and the worker samples the broker.
     async fn report_for(&self, seconds: i64, behind: TimeDelta) {
         for _ in 0..seconds / 5 {
             self.advance(5);
@@ -41,7 +41,7 @@ impl World {
         self.beat_says(behind, "run_published", sent).await;
     }
 
-    /// The worker, whose clock is right, throws a message away that says that it was sent then.
+    /// The worker has the right clock. It drops a message as expired that, by its own timestamp, was sent `sent_before` ago.
     async fn expire(&self, entry: &str, run: Uuid, sent_before: TimeDelta) {
         let ended = json!({
             "beat": "shop", "entry": entry, "run_id": run, "queue": "celery", "worker": "w1", "outcome": "expired",
@@ -57,7 +57,7 @@ async fn what_expires_by_a_beat_whose_clock_is_behind_is_part_of_that_clocks_inc
     world.schedule(&["a", "b"]).await;
     world.report_for(60, TimeDelta::zero()).await;
 
-    // The clock is stepped back. Reports come in any order.
+    // The clock steps back. Reports arrive in any order.
     let (a, b) = (Uuid::new_v4(), Uuid::new_v4());
     world.publish_by(BEHIND, "a", a).await;
     world.expire("a", a, BEHIND).await;
@@ -84,7 +84,7 @@ async fn a_message_that_waited_for_too_long_is_told_at_once_whatever_the_clocks(
     let beat = world.beat_id().await;
     let skew = told(beat, "CLOCK_SKEW", true);
     assert_eq!(world.incidents().await, std::slice::from_ref(&skew));
-    // The runs of a Beat whose clock is a little off by now.
+    // The clock of Beat is now only 5 s behind, and Beat sends runs.
     let a = Uuid::new_v4();
     world.publish_by(TimeDelta::seconds(5), "a", a).await;
     world.advance(4);
@@ -103,7 +103,7 @@ async fn one_whose_sender_never_reports_is_told_as_expired_by_its_deadline(pool:
         .event(world.an_event("beat_schedule", json!({"beat": "shop", "entries": [patient]})))
         .await;
     world.report_for(75, TimeDelta::zero()).await;
-    // It says that it was sent a second after it was due.
+    // By its timestamp, the message was sent a second after the slot.
     world.expire("a", Uuid::new_v4(), TimeDelta::seconds(14)).await;
     assert_eq!(world.incidents().await, [], "its sender's clock may be behind");
 
@@ -118,7 +118,7 @@ async fn an_entry_that_is_not_sent_in_time_by_a_clock_that_is_off_is_part_of_tha
     let world = World::new(pool).await;
     world.schedule(&["a", "b"]).await;
     world.report_for(50, TimeDelta::zero()).await;
-    // It sends b, and finds that a is not due yet.
+    // Beat sends b, and by its clock a is not due yet.
     for _ in 0..4 {
         world.publish_by(BEHIND, "b", Uuid::new_v4()).await;
         world.finished("b", "success").await;

@@ -1,4 +1,4 @@
-//! A Beat that comes back: whom that concerns, and who meets it half way.
+//! A Beat comes back: which monitors recover with it, and which updates run at the same time.
 
 use chrono::TimeDelta;
 use deadbeat_domain::incident::SubjectKind;
@@ -39,7 +39,7 @@ async fn when_beat_is_back_its_incident_resolves_and_the_members_are_expected_an
     assert_eq!(
         world.incidents().await,
         [told(beat, "BEAT_DOWN", false), own],
-        "the one that stays silent"
+        "b stays silent"
     );
 }
 
@@ -50,7 +50,7 @@ async fn a_failure_of_a_member_is_told_although_beat_is_down(pool: PgPool) {
     let beat = world.silent_beat(&["a", "b"]).await;
     let a = world.entry("a").await;
 
-    // A run that Beat had sent before ends only now.
+    // A run that Beat sent earlier ends only now.
     world.finished("a", "failure").await;
     world.finished("a", "failure").await;
 
@@ -61,7 +61,7 @@ async fn a_failure_of_a_member_is_told_although_beat_is_down(pool: PgPool) {
     assert_eq!(
         world.incidents().await,
         incidents,
-        "Beat's return mends no failure"
+        "Beat's return resolves no failure"
     );
     assert_eq!(world.status(&a).await, Status::Down);
     assert_eq!(world.entry("b").await.state.status, Status::New);
@@ -137,7 +137,7 @@ async fn a_member_that_joins_while_beat_returns_is_expected_anew_whoever_comes_f
     world.schedule(&["a", "b", "c"]).await;
     let evaluators = [world.another_evaluator(), world.another_evaluator()];
     for round in 0..25 {
-        // Down at 30 of silence; the monitors, 65 s after their last report, are judged while Beat comes back.
+        // Beat is down after 30 s without reports. The evaluator judges the monitors, 65 s after their last report, while Beat comes back.
         for name in ["a", "b", "c"] {
             world.finished(name, "success").await;
         }
@@ -157,13 +157,14 @@ async fn a_member_that_joins_while_beat_returns_is_expected_anew_whoever_comes_f
             .count("SELECT count(*) FROM incident WHERE resolved_at IS NULL AND subject_kind = 'beat'")
             .await;
         assert_eq!(open, 0, "round {round}");
-        // Joined and re-armed, or judged after Beat was back: Beat's last report is then later than the slot, and so the miss is the monitor's own.
+        // A monitor either joined and was armed again, or was judged after Beat's return. In the second case, Beat's last report is later than the
+        // slot. The monitor then gets an incident of its own.
         let stranded = "SELECT count(*) FROM monitor WHERE status = 'down' AND NOT EXISTS (SELECT FROM incident \
             WHERE subject_id = monitor.id AND resolved_at IS NULL)";
         assert_eq!(
             world.count(stranded).await,
             0,
-            "round {round}: down, and nobody will ever say so"
+            "round {round}: down without an incident"
         );
     }
 }
@@ -173,7 +174,7 @@ async fn a_member_that_is_judged_again_while_beat_returns_is_no_deadlock(pool: P
     let world = World::new(pool).await;
     let beat = world.silent_beat(&["a"]).await;
     let a = world.entry("a").await;
-    // It recovers, is due again, and an evaluator holds it when Beat comes back.
+    // The monitor recovers and falls due again, and an evaluator has locked its row when Beat comes back.
     world.ping(&a, Success).await;
     world.advance(65);
     let mut sweep = world.store().begin().await.unwrap();
@@ -183,7 +184,7 @@ async fn a_member_that_is_judged_again_while_beat_returns_is_no_deadlock(pool: P
     assert_eq!(claimed.len(), 1);
 
     let join = async {
-        // Beat's return has to wait for the one or the other.
+        // Beat's return has to wait for the evaluator's lock.
         world.until_somebody_waits().await;
         let joined = member::join(
             &mut sweep,
@@ -211,7 +212,8 @@ async fn schedules_pings_sweeps_and_signs_of_life_at_once_never_deadlock(pool: P
     world.schedule(&names).await;
     let other = world.another_evaluator();
     for round in 0..42 {
-        // Three rounds in which all is well, three without any report: Beat goes down, its monitors join, all come back.
+        // Three rounds with reports alternate with three rounds without any. Without reports, Beat goes down and its monitors join; then all
+        // recover.
         let quiet = round % 6 >= 3;
         world.advance(if quiet { 40 } else { 7 });
         let kind = [Success, Fail, Start, Success][round % 4];
@@ -238,7 +240,7 @@ async fn schedules_pings_sweeps_and_signs_of_life_at_once_never_deadlock(pool: P
         here.unwrap();
         there.unwrap();
     }
-    assert!(world.members().await > 0, "Beat was down in between");
+    assert!(world.members().await > 0, "Beat was down meanwhile");
 }
 
 impl World {
@@ -261,7 +263,7 @@ async fn an_entry_whose_verdict_waited_for_beat_is_given_a_moment_when_beat_is_b
     world.schedule(&["a", "b"]).await;
     world.advance(50);
     Process(1).speaks(&world).await;
-    // Both come due, and their verdict waits for that on Beat, which falls after 30 s.
+    // Both entries fall due. Their verdicts wait for the verdict on Beat, which falls after 30 s.
     for _ in 0..30 {
         world.sweep_after(1).await;
     }
@@ -282,6 +284,6 @@ async fn an_entry_whose_verdict_waited_for_beat_is_given_a_moment_when_beat_is_b
     assert_eq!(
         world.incidents().await,
         [told(beat, "BEAT_DOWN", false), own],
-        "it never came"
+        "no run of b arrived"
     );
 }

@@ -1,4 +1,4 @@
-//! A Beat that crashes again and again: one incident once an entry is missed, and none about deployments.
+//! A Beat crashes again and again: one incident once an entry is missed, and no incident about deployments.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::monitor::status::Status;
@@ -8,20 +8,20 @@ use uuid::Uuid;
 
 use crate::setup::{World, entry, told};
 
-/// How a start of Beat ends.
+/// How a process of Beat ends.
 #[derive(Clone, Copy, PartialEq)]
 enum Ends {
-    /// Without a word.
+    /// Beat ends without a report.
     Killed,
-    /// By an error, and says so.
+    /// Beat ends by an error, and reports it.
     Fails,
-    /// An orderly end.
+    /// Beat ends in order, and reports it.
     Stops,
-    /// It goes on.
+    /// Beat does not end.
     Never,
 }
 
-/// That start of Beat says it.
+/// Makes an event of the process with this boot number.
 fn named(mut event: Value, boot: u128, started_at: DateTime<Utc>) -> Value {
     event["beat"] = json!("shop");
     event["boot"] = json!(Uuid::from_u128(boot));
@@ -32,7 +32,7 @@ fn named(mut event: Value, boot: u128, started_at: DateTime<Utc>) -> Value {
 }
 
 impl World {
-    /// A heartbeat of that start of Beat, or the report of its end.
+    /// A heartbeat of that process of Beat, or the report of its end.
     async fn says(&self, boot: u128, state: &str, started_at: DateTime<Utc>) {
         let error = (state == "failed").then_some("MemoryError");
         let said =
@@ -41,7 +41,7 @@ impl World {
             .await;
     }
 
-    /// A start of Beat: it lists these entries, each due an interval from now, lives for so many seconds, and ends.
+    /// A process of Beat lists these entries, each due an interval from now, lives for some seconds, and ends.
     async fn beat_lives(&self, boot: u128, entries: &[&str], seconds: i64, ends: Ends) {
         let started_at = self.now();
         let next_due_at = started_at + TimeDelta::seconds(60);
@@ -70,7 +70,7 @@ impl World {
         }
     }
 
-    /// Nobody is there for so long.
+    /// For some seconds, no process of Beat reports.
     async fn pause(&self, seconds: i64) {
         for _ in 0..seconds {
             self.sweep_after(1).await;
@@ -89,7 +89,7 @@ impl World {
 async fn entries_that_a_crash_loop_never_sends_are_one_incident_of_beat(pool: PgPool) {
     let world = World::new(pool).await;
     let channel = world.channel("one").await;
-    // More starts than are remembered.
+    // There are more processes than Deadbeat remembers.
     for boot in 1..=20 {
         let ends = if boot == 4 { Ends::Fails } else { Ends::Killed };
         world.beat_lives(boot, &["a", "b", "c"], 20, ends).await;
@@ -190,7 +190,7 @@ async fn a_beat_that_is_silent_and_not_started_again_is_down_however_often_it_cr
         let last = world.incidents().await.pop();
         assert_eq!(last, Some(told(world.beat_id().await, "BEAT_DOWN", true)));
     }
-    // Each of the first two ended with the next start. The third one is known to be one of a loop by then.
+    // Each of the first two incidents ended with the next start. By then, Deadbeat knows that the third crash is part of a loop.
     world.beat_lives(4, &["a"], 10, Ends::Killed).await;
     world.pause(40).await;
     world.beat_lives(5, &["a"], 59, Ends::Never).await;
@@ -215,7 +215,7 @@ async fn a_restart_by_hand_does_not_end_a_loop_that_is_told(pool: PgPool) {
     let beat = world.beat_id().await;
     assert_eq!(world.incidents().await, [told(beat, "BEAT_CRASH_LOOP", true)]);
     assert_eq!(world.count("SELECT count(*) FROM incident").await, 1);
-    // A deployment that mends it.
+    // A deployment repairs the crash.
     world.beat_lives(9, &["a"], 20, Ends::Stops).await;
     assert_eq!(world.incidents().await, [told(beat, "BEAT_CRASH_LOOP", true)]);
     world.beat_lives(10, &["a"], 62, Ends::Never).await;
@@ -230,7 +230,7 @@ async fn a_loop_that_is_told_when_beat_lives_for_long_enough_ends_with_its_next_
         world.beat_lives(boot, &["a"], 20, Ends::Killed).await;
         world.pause(pause).await;
     }
-    // The incident opens 57 s after this start: due a minute after the first start, and put off by a minute and its grace.
+    // The incident opens 57 s after this start. The entry was due a minute after the first start, and was put off by a minute and its grace.
     world.beat_lives(4, &["a"], 59, Ends::Never).await;
     let beat = world.beat_id().await;
     assert_eq!(world.incidents().await, [told(beat, "BEAT_CRASH_LOOP", true)]);

@@ -1,4 +1,4 @@
-//! Beat's word on when an entry is next due: it arms what only Beat can compute, and excuses nothing that Beat has sent.
+//! Beat's hint says when an entry is next due. A hint arms an entry that only Beat can compute, and excuses no slot that Beat has sent.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::monitor::status::Status;
@@ -17,13 +17,13 @@ fn by_rule(name: &str, next_due_at: Instant) -> Value {
     json!({"name": name, "task": "tasks.run", "schedule": schedule, "grace_seconds": 5.0, "next_due_at": next_due_at})
 }
 
-/// An entry of every hour, on the hour, with 5 s of grace.
+/// An entry that is due every hour, on the hour, with 5 s of grace.
 fn hourly(name: &str) -> Value {
     json!({"name": name, "schedule": {"kind": "celery", "minute": "0"}, "grace_seconds": 5.0})
 }
 
 impl World {
-    /// Seconds after the start of the test.
+    /// Returns the time that many seconds after the start of the test.
     fn second(&self, seconds: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_768_478_400 + seconds, 0).unwrap()
     }
@@ -39,7 +39,7 @@ impl World {
             .await;
     }
 
-    /// Beat has sent this entry, and says when it is next due.
+    /// Beat reports that it has sent this entry, and when the entry is next due.
     async fn sent(&self, entry: &str, next_due_at: Instant) {
         self.event(self.beat_due("shop", entry, next_due_at)).await;
     }
@@ -49,7 +49,7 @@ impl World {
         self.an_event("beat_due", json!({"beat": beat, "entries": entries}))
     }
 
-    /// Sends an event that is so many milliseconds on its way.
+    /// Sends an event that takes so many milliseconds to arrive.
     async fn slowly(&self, milliseconds: i64, event: Value) {
         let sent_at = self.now() - TimeDelta::milliseconds(milliseconds);
         let verdicts = self.batch(json!({"sent_at": sent_at, "events": [event]})).await;
@@ -61,7 +61,7 @@ impl World {
         (state.next_due_at, state.deadline_at)
     }
 
-    /// Sweeps second by second for a while; how many monitors went down.
+    /// Sweeps each second for a while. Returns how many monitors went down.
     async fn down_within(&self, seconds: i64) -> usize {
         let mut down = 0;
         for _ in 0..seconds {
@@ -88,7 +88,7 @@ async fn what_only_beat_can_compute_is_armed_by_its_word_and_not_before(pool: Pg
     assert_eq!(
         world.down_within(3_600).await,
         0,
-        "one is satisfied, of the other nobody said when it comes"
+        "one slot is satisfied, and the other entry has no hint"
     );
     world.sent("untold", Some(world.second(4_000))).await;
     assert_eq!(
@@ -108,7 +108,7 @@ async fn a_run_that_does_not_come_after_a_hint_is_one_incident_and_one_alert(poo
     world.alive().await;
     assert_eq!(world.sweep().await.down, 0, "within its grace");
     assert_eq!(world.sweep_after(1).await.down, 1);
-    // Beat goes on: what it says of later slots neither mends the incident nor opens another.
+    // Beat goes on. Its hints about later slots neither resolve the incident nor open another.
     world.sent("a", Some(world.second(120))).await;
     for _ in 0..30 {
         world.alive().await;
@@ -124,7 +124,7 @@ async fn a_run_that_does_not_come_after_a_hint_is_one_incident_and_one_alert(poo
     assert_eq!(
         world.due_and_deadline("a").await,
         (None, None),
-        "the hint of 120 has passed with it"
+        "the hint of 120 has passed with the incident"
     );
 }
 
@@ -134,7 +134,7 @@ async fn a_run_satisfies_its_slot_and_the_hint_that_came_meanwhile_holds(pool: P
     world.register(&[by_rule("a", Some(world.second(60)))]).await;
 
     for slot in [60_i64, 120, 180] {
-        // Beat sends it and says what comes next; the run ends three seconds later.
+        // Beat sends the entry and its next hint. The run ends three seconds later.
         world.moved_to(slot as f64 + 0.2);
         world.sent("a", Some(world.second(slot + 60))).await;
         assert_eq!(
@@ -153,7 +153,7 @@ async fn a_run_satisfies_its_slot_and_the_hint_that_came_meanwhile_holds(pool: P
     assert_eq!(
         world.down_within(60).await,
         1,
-        "and the one that does not come is missed"
+        "the run that does not come is missed"
     );
 }
 
@@ -200,7 +200,8 @@ async fn never_again_ends_what_is_to_come_and_not_what_is_owed(pool: PgPool) {
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn a_hint_that_travelled_faster_than_the_one_before_does_not_excuse_its_slot(pool: PgPool) {
     let world = World::new(pool).await;
-    // The first hints need 800 ms to arrive, so by our clock they mean 60.8; Beat sends the next ones at once, after it has sent the task.
+    // The first hints take 800 ms to arrive, so by the server's clock they mean 60.8. Beat sends the next hints without delay, after it has sent the
+    // task.
     let entries = json!([
         by_rule("rule", Some(world.second(60))),
         by_rule("once", Some(world.second(60)))
@@ -232,7 +233,7 @@ async fn a_beat_whose_clock_is_fast_does_not_excuse_its_own_slots(pool: PgPool) 
     let world = World::new(pool).await;
     world.register(&[hourly("a")]).await;
 
-    // A second before the hour by our clock, Beat has sent it.
+    // By the server's clock, Beat has sent the entry a second before the hour.
     world.moved_to(3_599.0);
     world.sent("a", Some(world.second(7_199))).await;
 
@@ -265,7 +266,7 @@ async fn a_beat_that_starts_again_near_a_slot_may_put_it_off(pool: PgPool) {
     let mut again = every_minute.clone();
     world.register(&[every_minute]).await;
 
-    // Without a memory of its own, Beat counts anew from its start.
+    // Beat has stored no last run, so it counts the interval anew from its start.
     world.moved_to(58.0);
     again["next_due_at"] = json!(world.second(118));
     world.register(&[again]).await;
@@ -322,7 +323,7 @@ async fn an_entry_that_is_overdue_when_it_is_listed_is_due_now(pool: PgPool) {
     assert_eq!(
         world.down_within(10).await,
         1,
-        "Beat sends it at once, and it does not run"
+        "Beat sends the entry at once, and no run starts"
     );
 }
 
@@ -354,7 +355,7 @@ async fn what_gathered_while_we_were_away_raises_no_alarm(pool: PgPool) {
             told.push(event);
         }
 
-        // Two minutes late, all at once: what was listed, sent and run meanwhile.
+        // All reports arrive together, two minutes late: the list, and what Beat sent and what ran meanwhile.
         world.moved_to(180.0);
         assert_eq!(world.events(told).await, vec![Verdict::Accepted; 4]);
 

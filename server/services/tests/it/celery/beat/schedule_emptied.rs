@@ -1,4 +1,4 @@
-//! A Beat whose list has no enabled entry any more: one alert, and everything comes back with the list.
+//! A Beat whose list has no enabled entry any more: one alert, and the list's return restores all entries.
 
 use deadbeat_domain::ids::IncidentId;
 use deadbeat_domain::monitor::status::Status;
@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::setup::{World, entry, told};
 
 impl World {
-    /// Beat lives for that long, and says so every ten seconds.
+    /// Beat sends a heartbeat every ten seconds for some seconds.
     async fn lives_for(&self, seconds: i64) {
         for _ in 0..seconds / 10 {
             self.alive().await;
@@ -67,7 +67,7 @@ async fn an_empty_list_is_one_alert_and_a_list_with_entries_ends_it(pool: PgPool
     assert_eq!(world.entry("a").await.retired_at, None);
     assert!(
         world.entry("a").await.state.deadline_at.is_some(),
-        "it is expected again"
+        "the entry is armed again"
     );
     world.lives_for(30).await;
     assert_eq!(world.incidents().await.len(), 1);
@@ -79,7 +79,7 @@ async fn a_list_that_is_sent_again_does_not_move_since_when_the_schedule_is_empt
     world.schedule(&["a", "b", "c"]).await;
     world.alive().await;
     world.schedule(&[]).await;
-    // The first delivery of the list ended between two of its transactions: it had retired one monitor.
+    // The first delivery of the list stopped between two of its transactions, after it had retired one monitor.
     sqlx::query("UPDATE monitor SET retired_at = NULL, status = 'up' WHERE entry <> 'a'")
         .execute(&world.pool)
         .await
@@ -119,7 +119,7 @@ async fn a_list_in_which_all_entries_are_disabled_is_empty(pool: PgPool) {
     assert_eq!(world.incidents().await, [told(beat, "SCHEDULE_EMPTIED", true)]);
 }
 
-/// What every Beat lists, whatever its schedule: the SDK's canary, and what Celery adds for a result backend that does not expire results.
+/// Returns entries that are in any Beat's schedule: the SDK's canary, and Celery's cleanup for a result backend without expiry.
 fn of_every_beat() -> [Value; 2] {
     let mut canary = entry("deadbeat.canary");
     canary["canary"] = json!(true);
@@ -152,7 +152,7 @@ async fn a_list_of_the_canary_and_of_celerys_own_entries_is_empty(pool: PgPool) 
         evidence.to_string().contains("Before that it listed a, b."),
         "{evidence}"
     );
-    // The list of every Beat again is no end, and one with an entry is.
+    // A list with only these entries does not end the incident. A list with another entry does.
     let open = || {
         world.count("SELECT count(*) FROM incident WHERE cause = 'SCHEDULE_EMPTIED' AND resolved_at IS NULL")
     };
@@ -161,7 +161,7 @@ async fn a_list_of_the_canary_and_of_celerys_own_entries_is_empty(pool: PgPool) 
     world.list(list(&["a"])).await;
     assert_eq!(open().await, 0);
 
-    // A single entry may leave like any other, whatever stays beside it.
+    // A single entry may leave the schedule like any other, whatever entries stay.
     world.lives_for(20).await;
     world.list(list(&[])).await;
     world.lives_for(60).await;
@@ -227,7 +227,7 @@ async fn a_beat_that_comes_back_from_silence_with_an_empty_list_is_told_as_empti
             told(beat, "SCHEDULE_EMPTIED", true)
         ]
     );
-    // It falls silent, and comes back as empty as it was: no channel gets an all-clear.
+    // Beat stops reporting and comes back with a list that is still empty: no channel gets an all-clear.
     for _ in 0..6 {
         world.sweep_after(10).await;
     }

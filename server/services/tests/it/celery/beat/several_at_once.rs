@@ -1,4 +1,4 @@
-//! Several processes report as one Beat: a deployment, a second one by mistake, or two applications of one name.
+//! Several processes report as one Beat: a deployment, a second process by mistake, or two applications of one name.
 
 use deadbeat_services::celery::event::Verdict;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::setup::{World, entry, told};
 
-/// An entry whose next run is a day away.
+/// An entry whose next run is in a day.
 fn daily(name: &str) -> Value {
     let mut entry = entry(name);
     entry["schedule"] = json!({"kind": "interval", "seconds": 86_400});
@@ -44,7 +44,7 @@ impl Process {
 }
 
 impl World {
-    /// For so long, each of these reports every ten seconds, and all is swept.
+    /// For some seconds, each of these processes reports and the evaluator sweeps, every ten seconds.
     async fn speak(&self, processes: &[Process], seconds: i64) {
         for _ in 0..seconds / 10 {
             for process in processes {
@@ -90,7 +90,7 @@ async fn two_beats_of_one_schedule_are_one_incident_that_ends_with_one_of_them(p
     assert_eq!(
         world.incidents().await,
         [told(beat, "BEAT_DUPLICATE", true)],
-        "it may be late"
+        "the second process may report late"
     );
     world.speak(&[FIRST], 60).await;
 
@@ -112,7 +112,7 @@ async fn deployments_of_beat_are_silent_however_the_processes_overlap(pool: PgPo
         world.speak(&[old, new], 20 * boot as i64 % 120).await;
         world.speak(&[new], 60).await;
     }
-    // One process is away for a moment, and comes back under another boot id within its grace, ten times.
+    // Ten times, a process stops for a moment and comes back with another boot id within its grace.
     for boot in 20..30 {
         Process(boot).speaks(&world).await;
         world.sweep_after(15).await;
@@ -133,7 +133,7 @@ async fn reports_of_a_beat_that_is_over_may_come_late_and_in_any_order(pool: PgP
     late.reverse();
     SECOND.lists(&world, &["a"]).await;
     for held in late.chunks(2) {
-        // They come while the second one has reported for minutes, by twos.
+        // The delayed reports arrive in pairs, after the second process has reported for minutes.
         world.events(held.to_vec()).await;
         world.speak(&[SECOND], 20).await;
     }
@@ -221,7 +221,7 @@ impl World {
             .await
     }
 
-    /// No process of ours listened for so long.
+    /// For some seconds, no process of the server listened.
     async fn was_blind(&self, seconds: i64) {
         let from = self.now();
         self.advance(seconds);

@@ -1,4 +1,4 @@
-//! Who consumes a queue.
+//! Deadbeat finds out who consumes a queue.
 
 use serde_json::json;
 use sqlx::PgPool;
@@ -13,7 +13,11 @@ async fn a_queue_that_no_worker_consumes_is_told_once_with_the_command_that_help
     world.advance(28);
     world.worker_says("celery@w1", json!({})).await;
     world.queue_has("reports", 3, Some(33.0)).await;
-    assert_eq!(world.incidents().await, [], "it may be on its way");
+    assert_eq!(
+        world.incidents().await,
+        [],
+        "a consumer's report may be on its way"
+    );
 
     world.advance(2);
     world.queue_has("reports", 4, Some(34.0)).await;
@@ -70,7 +74,7 @@ async fn rabbitmq_counts_its_consumers_itself(pool: PgPool) {
     let world = World::new(pool).await;
     world.worker_says("celery@w1", json!({})).await;
     for _ in 0..10 {
-        // A consumer that is no worker of ours, or one whose SDK is old.
+        // The consumer is not one of the reporting workers, or its SDK is old.
         let queue = json!({"name": "reports", "depth": 3, "consumers": 1});
         world.seen(json!({"transport": "amqp", "queues": [queue]})).await;
         world.advance(10);
@@ -96,7 +100,7 @@ async fn a_queue_whose_head_changes_is_consumed_by_somebody_who_does_not_report(
     assert_eq!(
         world.incidents().await,
         [],
-        "it may be busy for as long as a message may wait"
+        "the worker may be busy for as long as a message may wait"
     );
 
     for _ in 0..4 {

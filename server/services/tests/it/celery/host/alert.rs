@@ -1,4 +1,4 @@
-//! What the alert of a lost host lists.
+//! The monitors that the alert about a lost host lists.
 
 use deadbeat_services::monitor;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{healthy, without_a};
 use crate::setup::{World, entry};
 
-/// The monitors that an alert lists, and how many it counts.
+/// Returns the monitors that an alert lists, and the number that it states.
 async fn listed(world: &World) -> (Vec<String>, i64) {
     let payload: Value = sqlx::query_scalar("SELECT payload FROM delivery WHERE alert = 'opened'")
         .fetch_one(&world.pool)
@@ -29,7 +29,7 @@ async fn the_alert_of_a_lost_host_lists_what_its_beat_schedules(pool: PgPool) {
     world
         .schedule(&entries.iter().map(String::as_str).collect::<Vec<_>>())
         .await;
-    // Another application's entry, and one that is paused, are not touched by it.
+    // The lost host affects neither another application's entry nor a paused entry.
     let mut theirs = entry("theirs");
     theirs["grace_seconds"] = json!(600.0);
     let other = json!({"beat": "other", "entries": [theirs]});

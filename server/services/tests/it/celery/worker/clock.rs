@@ -1,4 +1,4 @@
-//! A worker whose clock is ahead: it drops messages as too old, which is its clock's fault, also where it does not report that.
+//! A worker whose clock is ahead drops messages as too old. Its clock is at fault, even where the worker does not report it.
 
 use chrono::TimeDelta;
 use serde_json::{Value, json};
@@ -8,11 +8,11 @@ use uuid::Uuid;
 use crate::setup::{World, told};
 
 const CANARY: &str = "deadbeat.canary";
-/// How far the clock of the worker's host is ahead, once it is.
+/// How far the clock of the worker's host is ahead after the step.
 const AHEAD: TimeDelta = TimeDelta::seconds(600);
 
 impl World {
-    /// Beat and a worker report each second, and the worker samples the broker; the worker's clock is so far ahead.
+    /// Beat and a worker report each second, and the worker samples the broker. The worker's clock is ahead by `ahead`.
     async fn report_with(&self, seconds: i64, ahead: TimeDelta) {
         for second in 0..seconds {
             self.advance(1);
@@ -76,7 +76,7 @@ async fn a_canary_that_was_taken_and_dropped_by_a_clock_that_is_ahead_is_part_of
         world.a_canary_runs().await;
     }
 
-    // The clock is stepped between the report that the canary was taken and its begin. Those after it are dropped when they arrive.
+    // The clock steps after the report that the canary was received, and before its start. Later messages are dropped when they arrive.
     world.report_with(2, TimeDelta::zero()).await;
     let run = Uuid::new_v4();
     world.told_of_canary("run_published", run, json!({})).await;
@@ -111,7 +111,7 @@ async fn what_expired_by_a_clock_that_is_set_right_before_it_is_reported_is_part
     let told = [told(world.worker_id("w1").await, "CLOCK_SKEW", true)];
     assert_eq!(world.incidents().await, told);
 
-    // It happened by the old clock, and is sent by the new one.
+    // The message expired by the old clock, and the worker sends its report by the new clock.
     let ended = json!({
         "beat": "shop", "entry": CANARY, "run_id": Uuid::new_v4(), "queue": "celery", "worker": "w1", "outcome": "expired",
         "published_at": world.now(),

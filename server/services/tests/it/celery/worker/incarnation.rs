@@ -1,4 +1,4 @@
-//! A run that began is owned by one process of a worker, and is decided when that process ends.
+//! One process of a worker owns each run that has begun, and the end of that process decides the run.
 
 use deadbeat_services::celery::event::Verdict;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ const NEW: Uuid = Uuid::from_u128(0xb);
 const RUN: Uuid = Uuid::from_u128(1);
 
 impl World {
-    /// Beat has an entry of an hour whose runs may take as long.
+    /// Beat lists an hourly entry whose runs may take an hour.
     async fn list_hourly(&self) {
         let mut entry = entry("a");
         entry["schedule"] = json!({"kind": "interval", "seconds": 86_400});
@@ -41,7 +41,7 @@ impl World {
         self.event(self.an_event("run_started", said)).await;
     }
 
-    /// Seconds go by; Beat and this process report, and the sweeps run.
+    /// For some seconds, Beat and this process report, and the evaluator sweeps.
     async fn pass(&self, seconds: i64, incarnation: Uuid, rest: &Value) {
         for _ in 0..seconds {
             self.advance(1);
@@ -65,7 +65,7 @@ impl World {
     }
 }
 
-/// A worker lives, and runs the entry.
+/// Starts a worker that runs the entry.
 async fn running(pool: PgPool, rest: Value) -> World {
     let world = World::new(pool).await;
     world.list_hourly().await;
@@ -152,7 +152,7 @@ async fn a_run_that_is_delivered_again_is_told_of_nobody(pool: PgPool) {
     world.advance(3);
     world.lives(NEW, json!({})).await;
     world.pass(30, NEW, &json!({})).await;
-    assert_eq!(world.incidents().await, [], "it is awaited");
+    assert_eq!(world.incidents().await, [], "the redelivery is awaited");
 
     world.begins(NEW, json!({"acks_late": true})).await;
     world
@@ -208,7 +208,7 @@ async fn two_workers_of_one_name_do_not_end_one_another(pool: PgPool) {
     }
     assert_eq!(world.incidents().await, []);
 
-    // The end of one process does not end the node name.
+    // The end of one process does not end the worker of that name.
     world.lives(NEW, json!({"state": "stopped"})).await;
     assert_eq!(
         world
@@ -251,12 +251,12 @@ async fn a_run_that_is_not_listed_for_a_moment_goes_on(pool: PgPool) {
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn an_incarnation_of_another_project_ends_no_run(pool: PgPool) {
     let world = running(pool.clone(), json!({})).await;
-    // The other one uses the same ids, and its process is replaced.
+    // The other project uses the same ids, and its process is replaced.
     let other = World::new(pool).await;
     other.lives(OLD, json!({"running": []})).await;
     other.advance(3);
     other.lives(NEW, json!({})).await;
-    // Its owner in this project is not silent for long enough yet.
+    // The owner in this project has not been silent for long enough yet.
     other.pass(20, NEW, &json!({})).await;
 
     assert_eq!(
@@ -291,7 +291,7 @@ async fn a_worker_that_ends_by_an_error_is_lost_unless_a_new_one_takes_its_queue
     world.lives(Uuid::from_u128(3), json!({})).await;
     assert_eq!(world.incidents().await, [told(w1, "WORKER_LOST", false)]);
 
-    // Again, and now a new one consumes its queue.
+    // The same happens again, and now a new worker consumes the queue.
     world.advance(5);
     world.lives(Uuid::from_u128(3), failed).await;
     world.advance(5);
@@ -312,7 +312,7 @@ async fn a_worker_that_ends_by_an_error_is_lost_unless_a_new_one_takes_its_queue
     );
 }
 
-/// A worker is lost, and an incident opens; then others start. Its incident ends with the one that takes its queue.
+/// A worker is lost, and an incident opens; then other workers start. The incident ends when one of them consumes the lost worker's queue.
 async fn is_replaced_later(pool: PgPool, last_word: Option<Value>) {
     let world = World::new(pool).await;
     let said = |incarnation: u128, started_at, queue: &str| json!({"incarnation": Uuid::from_u128(incarnation), "started_at": started_at, "queues": [queue]});

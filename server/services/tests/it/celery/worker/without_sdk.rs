@@ -1,4 +1,4 @@
-//! Runs of Beat vanish into a worker that reports nothing: one incident about the queue, and no guess where another reason is as likely.
+//! Runs of Beat vanish into a worker that reports nothing: one incident about the queue. If another reason is as likely, the cause is open.
 
 use deadbeat_domain::monitor::status::Status;
 use deadbeat_services::celery::event::Verdict;
@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::setup::{World, told};
 
-/// Who answers Celery's inspect, as (name, queue).
+/// The workers that answer Celery's inspect, as (name, queue).
 type Answering<'a> = &'a [(&'a str, &'a str)];
 
 const BOTH: Answering<'static> = &[("w1", "celery"), ("dumb", "celery")];
@@ -26,7 +26,7 @@ impl World {
         self.an_event("broker_sample", seen)
     }
 
-    /// For so long Beat and the worker `w1` report, the broker is sampled, and all is swept.
+    /// For some seconds, Beat and the worker `w1` report, a process samples the broker, and the evaluator sweeps.
     async fn sample_for(&self, seconds: i64, answering: Answering<'_>) {
         for second in 0..seconds / 5 {
             self.advance(5);
@@ -55,7 +55,7 @@ impl World {
             .unwrap()
     }
 
-    /// Two entries are due, and their runs are sent.
+    /// Two entries are due, and Beat sends their runs.
     async fn sends_both(&self, answering: Answering<'_>) {
         self.schedule(&["a", "b"]).await;
         self.sample_for(60, answering).await;
@@ -134,7 +134,7 @@ async fn a_stranger_that_takes_nothing_of_beats_is_not_told(pool: PgPool) {
 }
 
 impl World {
-    /// With these workers, runs that vanish are lost, as far as is known.
+    /// With these workers, Deadbeat must regard vanished runs as lost.
     async fn loses(&self, answering: Answering<'_>) {
         self.sends_both(answering).await;
         self.sample_for(45, answering).await;
@@ -158,7 +158,7 @@ async fn one_that_reports_as_another_application_of_the_project_is_not_to_blame(
 }
 
 impl World {
-    /// For so long messages wait in `mails`, of which the next one stays the same. `w1` reports and consumes `celery`.
+    /// For some seconds, messages wait in `mails`, and its head stays the same. `w1` reports and consumes `celery`.
     async fn mails_wait_for(&self, seconds: i64, longest_wait: f64, answering: Answering<'_>) {
         for _ in 0..seconds / 10 {
             self.advance(10);
@@ -180,7 +180,7 @@ async fn a_queue_that_one_consumes_which_is_busy_with_a_long_task_is_consumed(po
     world.mails_wait_for(300, 600.0, with_mails).await;
     assert_eq!(world.incidents().await, []);
 
-    // It is too slow, which is another fault.
+    // The worker is too slow, which is another fault.
     world.mails_wait_for(10, 100.0, with_mails).await;
     let queue: Uuid = sqlx::query_scalar("SELECT id FROM queue WHERE name = 'mails'")
         .fetch_one(&world.pool)

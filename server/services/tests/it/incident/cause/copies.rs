@@ -1,4 +1,4 @@
-//! A message that is executed more than once.
+//! A message that workers execute more than once.
 
 use deadbeat_domain::monitor::status::Status;
 use serde_json::json;
@@ -70,7 +70,7 @@ async fn a_message_executed_twice_is_told_also_when_the_second_copy_ends_first(p
         let end = json!({"outcome": "success", "attempt": Uuid::from_u128(attempt)});
         world.run_says("run_finished", run, end).await;
     };
-    // What ran it first is dead: delivered again and done, it is well.
+    // The process that ran the message first is dead. The redelivered message succeeds, which is in order.
     world.attempt(1, 1).await;
     world.attempt(1, 2).await;
     ended(1, 2).await;
@@ -83,7 +83,7 @@ async fn a_message_executed_twice_is_told_also_when_the_second_copy_ends_first(p
         1
     );
 
-    // What ran it first goes on.
+    // The process that ran the message first goes on.
     world.attempt(2, 3).await;
     world.attempt(2, 4).await;
     ended(2, 4).await;
@@ -99,7 +99,7 @@ async fn a_message_executed_twice_is_told_also_when_the_second_copy_ends_first(p
     world.finished("a", "success").await;
     world.only(a, "DUPLICATE_RUN", false).await;
 
-    // Both have ended before anybody could ask.
+    // Both attempts have ended before Deadbeat could compare them with a report of the worker.
     world.attempt(3, 5).await;
     world.attempt(3, 6).await;
     ended(3, 6).await;
@@ -117,18 +117,14 @@ async fn a_message_that_kills_what_runs_it_is_told_after_its_third_try(pool: PgP
     world.attempt(1, 1).await;
     world.attempt(1, 2).await;
     world.live(15, &healthy()).await;
-    assert_eq!(
-        world.incidents().await,
-        [],
-        "a message that was delivered again is no trouble"
-    );
+    assert_eq!(world.incidents().await, [], "one redelivery is not a fault");
 
     world.attempt(1, 3).await;
     world.live(15, &healthy()).await;
 
     world.only(world.a().await, "REDELIVERY_LOOP", true).await;
 
-    // Other messages are well; that says nothing of this one.
+    // Runs of other messages succeed, which proves nothing about this message.
     world.finished("a", "success").await;
     world.live(50, &healthy()).await;
     world.attempt(1, 4).await;
@@ -163,7 +159,7 @@ async fn why_a_process_was_told_to_go_is_said_by_the_main_process(pool: PgPool) 
     world.only(world.a().await, "TIME_LIMIT", true).await;
     world.finished("a", "success").await;
 
-    // Nobody says why: a task that ended its own process.
+    // No report gives a reason, as when a task ends its own process.
     world.attempt(2, 2).await;
     world
         .run_says(

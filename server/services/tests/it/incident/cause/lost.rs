@@ -1,4 +1,4 @@
-//! A run whose message is lost while later ones of its entry come.
+//! The message of one run is lost, and later runs of its entry begin.
 
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -8,7 +8,7 @@ use super::healthy;
 use crate::setup::World;
 
 impl World {
-    /// The entry waits for each run for ten minutes; one is lost while those before and after it run.
+    /// The entry has ten minutes of grace for each run. One run is lost; runs before and after it end well.
     async fn lose_one(&self, more: Value) {
         let mut entry = crate::setup::entry("a");
         entry["grace_seconds"] = json!(600);
@@ -63,10 +63,10 @@ async fn an_entry_that_asks_for_every_run_is_down_for_a_lost_one_until_the_next_
     assert_eq!(
         world.trace_state(2).await,
         "published",
-        "its worker may say so yet"
+        "its worker may still report the run"
     );
 
-    // Two processes look at the same moment.
+    // Two processes sweep at the same moment.
     let other = world.another_evaluator();
     world.advance(10);
     world.live(5, &healthy()).await;
@@ -91,7 +91,7 @@ async fn a_run_that_waits_is_forgotten_after_an_hour_and_one_that_begins_late_at
     let mut scene = healthy();
     scene.broker["queues"] = json!([{"name": "celery", "depth": 1, "oldest_seconds": 60}]);
     world.live(60, &scene).await;
-    assert_eq!(world.trace_state(2).await, "published", "its message waits");
+    assert_eq!(world.trace_state(2).await, "published", "its message still waits");
     let waiting = "SELECT count(*) FROM unbegun_run";
     assert_eq!(world.count(waiting).await, 1);
 

@@ -1,4 +1,4 @@
-//! A worker that gets too little of its host's CPUs.
+//! A worker that gets too little CPU time on its host.
 
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -14,7 +14,7 @@ async fn a_run_in_a_worker_that_starves_is_told_once_with_the_load_of_its_host(p
     world.until_due(&scene).await;
     world.run_says("run_published", 1, json!({"worker": null})).await;
     world.run_says("run_received", 1, json!({})).await;
-    // It speaks every 15 s instead of every 5 s, and gets on with others meanwhile.
+    // The worker reports every 15 s instead of every 5 s, and executes other messages meanwhile.
     scene.workers.clear();
     for accepted in 2..14 {
         world.live(15, &scene).await;
@@ -30,7 +30,7 @@ async fn a_run_in_a_worker_that_starves_is_told_once_with_the_load_of_its_host(p
 }
 
 impl World {
-    /// The incident has the load of the worker's host as its evidence, and says what to look at.
+    /// Asserts that the incident's evidence states the load of the worker's host, and that its repair says what to examine.
     async fn says_overload(&self, load: f64) {
         let (summary, evidence, repair): (String, Value, Value) =
             sqlx::query_as("SELECT summary, evidence, repair FROM incident")
@@ -54,7 +54,7 @@ impl World {
         );
     }
 
-    /// Three entries are due, and their messages wait in `w1`, and in their queue.
+    /// Three entries are due. Two of their messages wait in `w1`, and one waits in its queue.
     async fn three_wait(&self, scene: &Scene) {
         self.schedule(&["a", "b", "c"]).await;
         self.live(60, scene).await;
@@ -67,7 +67,7 @@ impl World {
     }
 }
 
-/// `w1` is busy, and the third message waits in its queue.
+/// A scene in which `w1` is busy and the third message waits in its queue.
 fn busy(waits: f64, takes: f64) -> Scene {
     let mut scene = healthy();
     scene.broker["queues"] = json!([{"name": "celery", "depth": 1, "oldest_seconds": 60}]);
@@ -133,7 +133,7 @@ async fn a_loaded_host_whose_runs_come_in_time_is_not_told(pool: PgPool) {
 async fn a_worker_that_starves_is_no_ghost_and_one_that_is_lost_has_its_load_as_evidence(pool: PgPool) {
     let world = World::new(pool).await;
     let mut scene = busy(0.93, 0.04);
-    // A process is free, and for long it has got nothing done.
+    // One process of the worker is free, and yet the worker has got nothing done for a long time.
     scene.workers[0].1["active"] = json!(0);
     world.live(120, &scene).await;
     assert_eq!(world.incidents().await, []);

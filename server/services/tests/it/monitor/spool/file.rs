@@ -1,4 +1,4 @@
-//! The file of a spool: who reads it, and what damage it survives.
+//! The file of a spool: which process reads it, and which damage it survives.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -54,7 +54,7 @@ async fn a_file_that_is_no_spool_is_kept_aside_each_time_under_a_name_of_its_own
     assert_eq!(kept, b"not a spool");
 }
 
-/// However the end of the file is torn or spoilt: it opens, holds whole signals from the front, and what it gave up is not deleted.
+/// However the end of the file is cut or damaged, the file opens and contains whole signals from the front. A file that it gives up is kept.
 #[tokio::test]
 async fn a_torn_or_spoilt_end_of_the_file_is_survived() {
     let made = Folder::new();
@@ -63,14 +63,14 @@ async fn a_torn_or_spoilt_end_of_the_file_is_survived() {
         let body = format!("{n:02} {}", "x".repeat(3_000));
         spool.append(n..=n, &[lone(&body)]).await.unwrap();
     }
-    // As kill -9 leaves it: the file as it is while the database is open.
+    // The bytes that kill -9 leaves: a copy of the file while the database is open.
     let killed = std::fs::read(made.file()).unwrap();
     drop(spool);
     let closed = std::fs::read(made.file()).unwrap();
     let (mut whole, mut aside) = (0, 0);
     for (name, file) in [("killed", &killed), ("closed", &closed)] {
         let all = file.len() / 4_096;
-        // A file of which nothing is left is a new one.
+        // An empty file is a new file.
         for pages in [0, 1, 2, 5, 20, all / 2, all - 1] {
             let from = file.len().saturating_sub(pages * 4_096);
             let mut zeroed = file.clone();
@@ -104,8 +104,8 @@ async fn a_torn_or_spoilt_end_of_the_file_is_survived() {
             }
         }
     }
-    assert!(whole >= 6, "an end that is not torn loses nothing: {whole}");
-    assert!(aside >= 6, "a file in pieces is kept aside: {aside}");
+    assert!(whole >= 6, "an undamaged end loses nothing: {whole}");
+    assert!(aside >= 6, "a damaged file is kept aside: {aside}");
 }
 
 #[tokio::test]
@@ -125,7 +125,7 @@ async fn the_age_of_the_oldest_signal_follows_what_is_kept() {
     assert_eq!(spool.oldest_at(), Some(at(2)));
     drop(spool);
     let spool = folder.open();
-    assert_eq!(spool.oldest_at(), Some(at(2)), "also after a restart");
+    assert_eq!(spool.oldest_at(), Some(at(2)), "the same after a restart");
     spool.forget(3).await.unwrap();
     assert_eq!(spool.oldest_at(), None);
 }
