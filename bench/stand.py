@@ -68,7 +68,7 @@ def family_cpu(pid: int) -> float:
 def rss_megabytes(pid: int) -> float:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
+            return int(line.rsplit(" ", 1)[1]) / 1024
     return 0.0
 
 
@@ -185,7 +185,7 @@ class Server:
     def metrics(self) -> dict[str, float]:
         """The figures of `/metrics`."""
         text = urllib.request.urlopen(f"http://{self.target}/metrics", timeout=30).read().decode()
-        lines = [line.split() for line in text.splitlines() if not line.startswith("#")]
+        lines = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
         return {name: float(value) for name, value in lines}
 
     def stop(self) -> None:

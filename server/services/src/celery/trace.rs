@@ -278,6 +278,7 @@ impl Writer {
         for _ in 0..TRIES {
             self.figures.batches.fetch_add(1, Ordering::Relaxed);
             let mut tx = self.store.begin().await?;
+            tx.plan_anew().await?;
             let mut fresh = vec![Fresh::new(); batch.len()];
             if write_in(&mut tx, &runs, &mut fresh).await? {
                 tx.commit().await?;

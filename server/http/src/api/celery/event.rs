@@ -12,7 +12,7 @@ use deadbeat_domain::limits;
 use deadbeat_services::ServiceError;
 use deadbeat_services::celery::event::{self as service, EventBatch, Verdict};
 use deadbeat_store::connection::asker::Asker;
-use deadbeat_store::connection::turns::{Turn, Turns};
+use deadbeat_store::connection::turns::Turns;
 use flate2::read::MultiGzDecoder;
 use serde_json::{Value, json};
 use tracing::Instrument;
@@ -58,15 +58,13 @@ async fn accept(
         }
     };
     let MaySignal(project, access) = key;
-    let (batch, turn) = read_batch(project, body, is_packed).await?;
+    let batch = read_batch(project, body, is_packed).await?;
     // Finish even if the client disconnects: otherwise a Beat with thousands of entries could never register them all.
     let services = state.services.clone();
     let client = client_ip(&request, &state).map(|ip| ip.to_string());
     let work = async move {
         let accepting = service::accept(&services, &access, batch, received_at, client);
-        let verdicts = Asker::Project(project).asks(accepting).await;
-        drop(turn);
-        verdicts
+        Asker::Project(project).asks(accepting).await
     };
     let verdicts = tokio::spawn(work.in_current_span())
         .await
@@ -96,16 +94,12 @@ async fn accept(
 /// Batches up to this size (unpacked, in bytes) are parsed on the threads that answer pings: that takes less than a millisecond.
 const SMALL_BYTES: usize = 65_536;
 /// Limits how many larger batches the process parses and handles at once: one may take a tenth of a second of CPU time, and much memory. Of the two
-/// turns, a project gets one: a batch with thousands of entries takes seconds, and keeps its turn for that long. A batch waits up to ten seconds
-/// for a turn.
+/// turns, a project gets one: a batch with thousands of entries takes seconds, and keeps its turn for that long. A batch of runs gives its turn back
+/// once it has places in the queue of the history. A batch waits up to ten seconds for a turn.
 static TURNS: LazyLock<Turns<ProjectId>> = LazyLock::new(|| Turns::new(2, 1, Duration::from_secs(10)));
 
-/// Reads a batch. A batch that is not small needs a turn, runs on another thread, and returns the turn once it has been handled.
-async fn read_batch(
-    project: ProjectId,
-    body: Vec<u8>,
-    is_packed: bool,
-) -> Result<(EventBatch, Option<Turn>), ApiError> {
+/// Reads a batch. A batch that is not small needs a turn, which it keeps, and another thread parses it.
+async fn read_batch(project: ProjectId, body: Vec<u8>, is_packed: bool) -> Result<EventBatch, ApiError> {
     let small = if !is_packed {
         (body.len() <= SMALL_BYTES).then(|| json::parse(&body))
     } else {
@@ -114,10 +108,10 @@ async fn read_batch(
         unpacked.map(|text| json::parse(&text))
     };
     if let Some(batch) = small {
-        return Ok((batch?, None));
+        return batch;
     }
     let turn = TURNS.take(project).await.ok_or(ServiceError::Busy)?;
-    let batch = web::block(move || {
+    let mut batch: EventBatch = web::block(move || {
         if !is_packed {
             return json::parse(&body);
         }
@@ -132,7 +126,8 @@ async fn read_batch(
     })
     .await
     .map_err(|error| ApiError::new(Problem::Internal, error.to_string()))??;
-    Ok((batch, Some(turn)))
+    batch.turn = Some(turn);
+    Ok(batch)
 }
 
 /// Unpacks a body. Returns `None` if the unpacked body is larger than the limit; unpacking stops there.

@@ -13,6 +13,7 @@ use deadbeat_domain::people::access::{Access, Actor};
 use deadbeat_domain::people::permission::Action;
 use deadbeat_domain::text::Text;
 use deadbeat_domain::time::to_micros;
+use deadbeat_store::connection::turns::Turn;
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -32,6 +33,10 @@ pub struct EventBatch {
     /// The events, in the order in which they happened.
     #[serde(deserialize_with = "at_most_a_batch")]
     pub events: Vec<Event>,
+    /// The turn of a large batch. [`accept`] gives it back once the runs of the batch have places in the queue of the history: from there on, the
+    /// project's share limits how much is under way, and the next batch can be parsed while this one is committed.
+    #[serde(skip)]
+    pub turn: Option<Turn>,
 }
 
 /// An event, parsed separately, so that an unreadable event does not affect the others.
@@ -317,6 +322,11 @@ pub async fn accept(
         };
         verdicts.push((Some(head.id), verdict));
     }
+    if told.is_empty() {
+        return Ok(verdicts);
+    }
+    let _share = services.stages.take(project, told.len()).await?;
+    drop(batch.turn);
     run::accept(
         services,
         project,

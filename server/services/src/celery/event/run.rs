@@ -177,10 +177,6 @@ pub(super) async fn accept(
     remote_addr: Option<String>,
     verdicts: &mut [(Option<Uuid>, Verdict)],
 ) -> Result<(), ServiceError> {
-    if told.is_empty() {
-        return Ok(());
-    }
-    let _share = services.stages.take(project, told.len()).await?;
     let sent = Sent::of(&told, received_at);
     let waited = waited(&told, skew);
     let (runs, fresh) = accept_stages(services, project, told, skew, received_at, verdicts).await?;

@@ -1,18 +1,23 @@
 //! The history of runs: reports of several processes become one row, once. Deadbeat closes runs that never end, and removes old ones.
 
+use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::TimeDelta;
 use deadbeat_domain::celery::trace::{Outcome, Stage, StageKind, StageReport, TraceState};
 use deadbeat_services::ServiceError;
-use deadbeat_services::celery::event::Verdict;
+use deadbeat_services::celery::event::{self, EventBatch, Verdict};
 use deadbeat_services::celery::trace::lost::Lost;
 use deadbeat_services::celery::trace::{NewStage, Traces};
 use deadbeat_services::operation::retention::{Kind, Retention, RetentionSettings};
 use deadbeat_services::operation::supervisor::Health;
+use deadbeat_store::connection::turns::Turns;
+use deadbeat_store::{PoolSettings, Store};
 use futures::future::join_all;
 use serde_json::{Value, json};
-use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions, PgPool};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -144,6 +149,80 @@ async fn several_processes_that_write_the_same_runs_lose_nothing(pool: PgPool) {
         50
     );
     assert_eq!(world.open().await, 50);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_new_database_looks_each_run_up_by_its_key(options: PgPoolOptions, database: PgConnectOptions) {
+    let world = World::new(options.connect_with(database.clone()).await.unwrap()).await;
+    let store = Store::connect(&PoolSettings {
+        url: database.to_url_lossy().to_string(),
+        size: 1,
+        wait: Duration::from_secs(60),
+        answer: Duration::from_secs(60),
+        usual: None,
+    })
+    .unwrap();
+    let (door, writer) = Traces::new(&store);
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(writer.run(Health::default(), stop.clone()));
+    let report = async |runs: Range<u128>| {
+        door.accept(world.project, world.now(), runs.map(started).collect())
+            .await
+            .unwrap();
+    };
+
+    // From the sixth execution on, PostgreSQL may keep one plan for all parameters. The table is almost empty then.
+    for run in 0..10 {
+        report(run..run + 1).await;
+    }
+    for batch in 0..40 {
+        report(batch * 100..(batch + 1) * 100).await;
+    }
+
+    // PostgreSQL counts the rows that a connection read when the connection ends, or earlier.
+    stop.cancel();
+    running.await.unwrap();
+    store.close().await;
+    let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'deadbeat'";
+    let ended = async {
+        while world.count(others).await > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), ended)
+        .await
+        .expect("its connection ends");
+    let read = world
+        .count(
+            "SELECT (seq_tup_read + idx_tup_fetch)::bigint FROM pg_stat_user_tables WHERE relname = 'trace'",
+        )
+        .await;
+    // While a table has some hundred rows, PostgreSQL may still find the runs of a batch by their project.
+    assert!(read < 1_000_000, "4,000 runs read {read} rows");
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_large_batch_gives_its_turn_back_before_its_runs_are_committed(pool: PgPool) {
+    let world = World::new(pool).await;
+    let turns = Turns::new(1, 1, Duration::from_secs(60));
+    let batch = json!({"sent_at": world.now(), "events": [world.stage("run_started", 1, json!({}))]});
+    let mut batch: EventBatch = serde_json::from_value(batch).unwrap();
+    batch.turn = turns.take(world.project).await;
+    // The writer of the history waits for this lock.
+    let mut lock = world.pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE trace").execute(&mut *lock).await.unwrap();
+    let (services, access, now) = (world.services.clone(), world.access.clone(), world.now());
+    let accepting =
+        tokio::spawn(async move { event::accept(&services, &access, batch, now, None).await.unwrap() });
+
+    turns
+        .take(world.project)
+        .await
+        .expect("the turn of the next batch");
+
+    assert!(!accepting.is_finished());
+    lock.rollback().await.unwrap();
+    assert_eq!(accepting.await.unwrap()[0].1, Verdict::Accepted);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
