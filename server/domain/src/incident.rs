@@ -137,7 +137,7 @@ impl Repair {
 }
 
 /// The effect of a change of status on incidents.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Consequence {
     /// Open an incident.
     Open(Cause),
@@ -147,16 +147,20 @@ pub enum Consequence {
     /// listed as a member there, because it was part of that fault.
     Resolve,
     /// No change.
+    #[default]
     Nothing,
 }
 
-/// Returns the effect of a change of status on incidents.
+/// Returns the effect of a change of status on incidents. Runs and silence of monitors also count towards thresholds:
+/// `monitor/alarm.rs` decides about these.
 #[must_use]
 pub fn consequence(transition: &Transition) -> Consequence {
     match (transition.from, transition.to, transition.trigger) {
         (_, Status::Down, Trigger::Trouble(cause)) => Consequence::Open(cause),
         (_, Status::Down, Trigger::PartOf(_)) => Consequence::Join,
         (Status::Down, _, _) => Consequence::Resolve,
+        // A monitor that is up may have an incident that waits for more good runs.
+        (_, Status::Paused, Trigger::Pause | Trigger::Retire | Trigger::Delete) => Consequence::Resolve,
         _ => Consequence::Nothing,
     }
 }

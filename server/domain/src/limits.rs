@@ -36,6 +36,8 @@ pub const ADDRESS_CHARS: usize = 2_000;
 pub const TAG_COUNT: usize = 50;
 /// Characters of one tag.
 pub const TAG_CHARS: usize = 100;
+/// Runs in a row after which an incident opens or ends, at most.
+pub const THRESHOLD_RUNS: u16 = 100;
 /// Monitors of one project: a quota against a client that creates them in a loop.
 pub const PROJECT_MONITORS: i64 = 100_000;
 /// Tests of channels that one project may ask for in a minute.

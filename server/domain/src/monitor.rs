@@ -1,5 +1,6 @@
 //! A monitor: its settings, and the state that its signals have led to.
 
+pub mod alarm;
 pub mod baseline;
 pub mod deadline;
 pub mod order;
@@ -12,6 +13,7 @@ pub mod transition;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::limits;
+use crate::monitor::alarm::{Alarm, Streak, Thresholds};
 use crate::monitor::baseline::Baseline;
 use crate::monitor::deadline::deadline;
 use crate::monitor::run::Run;
@@ -65,8 +67,14 @@ impl Expectation {
 pub struct MonitorState {
     /// Its settings.
     pub expectation: Expectation,
+    /// After how many runs its incident opens and ends.
+    pub thresholds: Thresholds,
     /// Stored status.
     pub status: Status,
+    /// Where its own incident stands beside the status.
+    pub alarm: Alarm,
+    /// The bad runs after which the newest step opened the incident. None: it opened none, or after one. Not stored.
+    pub raised_after: Option<Streak>,
     /// A Beat registered it. Reports are then known to come, so the monitor is armed before the first one.
     pub by_beat: bool,
     /// Its entry left Beat's schedule. Signals are kept, and no longer change the status.
@@ -111,7 +119,10 @@ impl MonitorState {
         let next_due_at = expectation.schedule.next_after(now);
         let mut state = Self {
             expectation,
+            thresholds: Thresholds::default(),
             status: Status::New,
+            alarm: Alarm::default(),
+            raised_after: None,
             by_beat,
             retired: false,
             ping_count: 0,
@@ -138,6 +149,16 @@ impl MonitorState {
     pub fn judged_at(&self) -> Option<DateTime<Utc>> {
         self.deadline_at
             .map(|deadline| self.hold_until.map_or(deadline, |held| held.max(deadline)))
+    }
+
+    /// Whether silence is judged: nobody knows that the monitor is down, or its incident waits for more bad runs.
+    #[must_use]
+    pub fn is_judged(&self) -> bool {
+        match self.status {
+            Status::New | Status::Up => true,
+            Status::Down => matches!(self.alarm, Alarm::Bad(_)),
+            Status::Paused => false,
+        }
     }
 
     /// Computes the deadline again, and ends a hold.

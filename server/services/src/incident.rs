@@ -13,12 +13,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::alert::message::Phase;
 use deadbeat_domain::change::feed::{Change, ChangeKind, ChangeSubject};
-use deadbeat_domain::change::{Transition, Trigger};
 use deadbeat_domain::ids::{IncidentId, MonitorId, MonitorKey, ProjectId};
 use deadbeat_domain::incident::cause::Cause;
-use deadbeat_domain::incident::{self, Consequence, SubjectKey, SubjectKind};
+use deadbeat_domain::incident::{Consequence, SubjectKey, SubjectKind};
 use deadbeat_domain::monitor::status::Status;
-use deadbeat_domain::monitor::transition::on_resume;
+use deadbeat_domain::monitor::transition::on_restored;
 use deadbeat_store::incident::Incident;
 use deadbeat_store::monitor::transition::NewTransition;
 use deadbeat_store::monitor::{Monitor, Stateful};
@@ -57,17 +56,15 @@ pub async fn record(tx: &mut Tx, site: &Site, news: &[Occurrence<'_>]) -> StoreR
     }
     let transitions: Vec<NewTransition> = news
         .iter()
-        .filter_map(|one| match one.what {
-            OccurrenceKind::Transition(transition) => {
-                let subject = one.changed.subject();
-                Some(NewTransition {
-                    project_id: one.changed.project(),
-                    subject_kind: subject.kind,
-                    subject_id: subject.id,
-                    transition,
-                })
-            }
-            OccurrenceKind::FailedAgain(..) => None,
+        .filter_map(|one| {
+            let transition = one.what.transition()?;
+            let subject = one.changed.subject();
+            Some(NewTransition {
+                project_id: one.changed.project(),
+                subject_kind: subject.kind,
+                subject_id: subject.id,
+                transition,
+            })
         })
         .collect();
     if !transitions.is_empty() {
@@ -103,13 +100,10 @@ async fn record_round(tx: &mut Tx, site: &Site, news: &[&Occurrence<'_>]) -> Sto
     let mut to_open: Vec<(Changed<'_>, Cause, DateTime<Utc>)> = Vec::new();
     let mut to_resolve: Vec<(Changed<'_>, DateTime<Utc>)> = Vec::new();
     for one in news {
-        match one.what {
-            OccurrenceKind::FailedAgain(cause, at) => to_open.push((one.changed, cause, at)),
-            OccurrenceKind::Transition(transition) => match incident::consequence(&transition) {
-                Consequence::Open(cause) => to_open.push((one.changed, cause, transition.at)),
-                Consequence::Resolve => to_resolve.push((one.changed, transition.at)),
-                Consequence::Join | Consequence::Nothing => {}
-            },
+        match one.what.consequence() {
+            (Consequence::Open(cause), at) => to_open.push((one.changed, cause, at)),
+            (Consequence::Resolve, at) => to_resolve.push((one.changed, at)),
+            (Consequence::Join | Consequence::Nothing, _) => {}
         }
     }
     if !to_open.is_empty() {
@@ -368,19 +362,24 @@ pub(crate) async fn rearm_members(
     }
     monitors.retain(|monitor| monitor.state.status == Status::Down);
     deadbeat_store::monitor::run::load_into(tx, &mut monitors, &[]).await?;
-    let mut back: Vec<(Monitor, Transition)> = Vec::new();
+    let mut back: Vec<(Monitor, OccurrenceKind)> = Vec::new();
     for mut monitor in monitors {
-        if let Some(transition) = on_resume(&mut monitor.state, Trigger::Restored, now) {
-            back.push((monitor, transition));
+        if let Some((transition, consequence)) = on_restored(&mut monitor.state, now) {
+            let what = OccurrenceKind::Decided {
+                transition: Some(transition),
+                consequence,
+                at: now,
+            };
+            back.push((monitor, what));
         }
     }
     write_states(tx, back.iter().map(|(monitor, _)| monitor)).await?;
     let background = Background::default();
     let news: Vec<Occurrence<'_>> = back
         .iter()
-        .map(|(monitor, transition)| Occurrence {
+        .map(|(monitor, what)| Occurrence {
             changed: Changed::Monitor(monitor, &background),
-            what: OccurrenceKind::Transition(*transition),
+            what: *what,
         })
         .collect();
     record(tx, site, &news).await

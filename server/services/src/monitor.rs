@@ -69,7 +69,7 @@ async fn create_in(
     change: &Change,
     now: DateTime<Utc>,
 ) -> Result<Monitor, ServiceError> {
-    let (name, slug, tags, expectation) = apply(None, change, now)?;
+    let (name, slug, tags, expectation, thresholds) = apply(None, change, now)?;
     if deadbeat_store::monitor::count(tx, project).await? >= limits::PROJECT_MONITORS {
         return Err(ServiceError::Limit {
             what: "monitors",
@@ -92,7 +92,10 @@ async fn create_in(
         created_at: now,
         updated_at: now,
         open_runs: 0,
-        state: MonitorState::fresh(expectation, false, now),
+        state: MonitorState {
+            thresholds,
+            ..MonitorState::fresh(expectation, false, now)
+        },
     };
     insert(tx, &monitor).await?;
     set_channels(tx, &monitor, change).await?;
@@ -166,10 +169,11 @@ async fn update_in(
     change: &Change,
     now: DateTime<Utc>,
 ) -> Result<Monitor, ServiceError> {
-    let (name, slug, tags, expectation) = apply(Some(&monitor), change, now)?;
+    let (name, slug, tags, expectation, thresholds) = apply(Some(&monitor), change, now)?;
     monitor.name = name;
     monitor.slug = slug;
     monitor.tags = tags;
+    monitor.state.thresholds = thresholds;
     monitor.updated_at = now;
     match &change.channels {
         Some(ChannelChoice::All) => monitor.all_channels = true,

@@ -252,11 +252,12 @@ pub async fn settle_inferred(
             SELECT 1
             FROM incident_member JOIN monitor ON monitor.project_id = incident_member.project_id AND monitor.id = monitor_id
             WHERE incident_member.project_id = incident.project_id AND incident_id = incident.id AND monitor.status = 'down'
-                AND NOT EXISTS (
+                AND alarm IS DISTINCT FROM 'bad'
+                AND (alarm = 'good' OR NOT EXISTS (
                     SELECT 1 FROM incident own
                     WHERE own.project_id = monitor.project_id AND own.subject_kind = 'monitor' AND own.subject_id = monitor.id
                         AND own.resolved_at IS NULL
-                )
+                ))
         )
         RETURNING id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at,
             resolved_at, acknowledged_at, acknowledged_by, remind_at, inferred, severity",

@@ -1,5 +1,6 @@
 //! Table `monitor`.
 
+mod alarm;
 pub mod baseline;
 pub mod batch;
 pub mod ping;
@@ -150,6 +151,11 @@ struct Row {
     postponed_from: Option<DateTime<Utc>>,
     deadline_at: Option<DateTime<Utc>>,
     hold_until: Option<DateTime<Utc>>,
+    failure_threshold: i16,
+    recovery_threshold: i16,
+    alarm: Option<String>,
+    streak: Option<i16>,
+    streak_since: Option<DateTime<Utc>>,
 }
 
 impl TryFrom<Row> for Monitor {
@@ -188,7 +194,10 @@ impl TryFrom<Row> for Monitor {
                     grace_seconds: row.grace_seconds,
                     longest_run_seconds: row.longest_run_seconds,
                 },
+                thresholds: alarm::thresholds(row.failure_threshold, row.recovery_threshold),
                 status,
+                alarm: alarm::read(row.alarm.as_deref(), row.streak, row.streak_since),
+                raised_after: None,
                 by_beat: row.beat_id.is_some(),
                 retired: row.retired_at.is_some(),
                 ping_count: row.ping_count,
@@ -228,7 +237,8 @@ macro_rules! select {
             SELECT id, project_id, ping_id, slug, name, tags, schedule::text AS "schedule!", delay_seconds, grace_seconds, longest_run_seconds, all_channels,
                 severity, beat_id, entry,
                 registered, retired_at, status, created_at, updated_at, ping_count, last_ping_at, last_success_at, decided_at, plain_end_at, last_duration_ms,
-                open_runs, next_due_at, hinted_due_at, postponed_from, deadline_at, hold_until
+                open_runs, next_due_at, hinted_due_at, postponed_from, deadline_at, hold_until, failure_threshold, recovery_threshold, alarm, streak,
+                streak_since
             FROM monitor
             "# + $tail
             $(, $argument)*
@@ -254,15 +264,17 @@ pub async fn insert(tx: &mut Tx, monitors: &[&Monitor]) -> StoreResult<()> {
     sqlx::query!(
         "INSERT INTO monitor (id, project_id, ping_id, slug, name, tags, schedule, grace_seconds, longest_run_seconds, all_channels,
             beat_id, entry, status, created_at, updated_at, next_due_at, hinted_due_at, deadline_at, check_after, registered, retired_at,
-            delay_seconds, severity)
+            delay_seconds, severity, failure_threshold, recovery_threshold)
         SELECT id, project_id, ping_id, slug, name, ARRAY(SELECT jsonb_array_elements_text(tags)), schedule, grace_seconds, longest_run_seconds,
             all_channels, beat_id, entry, status, created_at, created_at, next_due_at, hinted_due_at, deadline_at, deadline_at, registered,
-            retired_at, delay_seconds, severity
+            retired_at, delay_seconds, severity, failure_threshold, recovery_threshold
         FROM UNNEST($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::jsonb[], $7::jsonb[], $8::float8[], $9::float8[],
             $10::bool[], $11::uuid[], $12::text[], $13::text[], $14::timestamptz[], $15::timestamptz[], $16::timestamptz[],
-            $17::timestamptz[], $18::jsonb[], $19::timestamptz[], $20::float8[], $21::text[])
+            $17::timestamptz[], $18::jsonb[], $19::timestamptz[], $20::float8[], $21::text[],
+            $22::int2[], $23::int2[])
             AS new (id, project_id, ping_id, slug, name, tags, schedule, grace_seconds, longest_run_seconds, all_channels, beat_id, entry,
-                status, created_at, next_due_at, hinted_due_at, deadline_at, registered, retired_at, delay_seconds, severity)",
+                status, created_at, next_due_at, hinted_due_at, deadline_at, registered, retired_at, delay_seconds, severity, failure_threshold,
+                recovery_threshold)",
         &column(monitors, |monitor| monitor.id.0),
         &column(monitors, |monitor| monitor.project_id.0),
         &column(monitors, |monitor| monitor.ping_id.0),
@@ -284,6 +296,8 @@ pub async fn insert(tx: &mut Tx, monitors: &[&Monitor]) -> StoreResult<()> {
         &column(monitors, |monitor| monitor.retired_at) as &[Option<DateTime<Utc>>],
         &column(monitors, |monitor| monitor.state.expectation.delay_seconds),
         &column(monitors, |monitor| monitor.severity.map(|severity| severity.as_str().to_owned())) as &[Option<String>],
+        &column(monitors, |monitor| alarm::small(monitor.state.thresholds.failures)),
+        &column(monitors, |monitor| alarm::small(monitor.state.thresholds.recoveries)),
     )
     .execute(tx.conn())
     .await?;

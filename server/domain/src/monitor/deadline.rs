@@ -27,11 +27,7 @@ pub fn deadline(state: &MonitorState) -> Option<DateTime<Utc>> {
 ///
 /// A monitor without a report is armed only if a Beat registered it. A started run arms it in any case.
 pub(crate) fn slot_deadline(state: &MonitorState) -> Option<DateTime<Utc>> {
-    let expects_slot = match state.status {
-        Status::Up => true,
-        Status::New => state.by_beat,
-        Status::Down | Status::Paused => false,
-    };
+    let expects_slot = state.is_judged() && (state.status != Status::New || state.by_beat);
     let due = state.next_due_at.filter(|_| expects_slot)?;
     // A Beat that has forgotten its last sending of an entry puts the entry off at each start. Wait for two intervals
     // at most.
@@ -43,7 +39,7 @@ pub(crate) fn slot_deadline(state: &MonitorState) -> Option<DateTime<Utc>> {
 
 /// The earliest deadline of an open run.
 pub(crate) fn run_deadline(state: &MonitorState) -> Option<DateTime<Utc>> {
-    let judged = matches!(state.status, Status::Up | Status::New);
+    let judged = state.is_judged();
     let open = state.runs.iter().filter(|run| judged && run.is_open());
     open.filter_map(|run| run.deadline_at).min()
 }

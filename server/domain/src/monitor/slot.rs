@@ -116,6 +116,15 @@ pub(crate) fn expect_anew(state: &mut MonitorState, now: DateTime<Utc>) {
     state.next_due_at = hint.or_else(|| state.expectation.schedule.next_after(now));
 }
 
+/// Gives up the earliest unsatisfied slot: it was missed, and its incident waits for more bad runs. Expects the next
+/// slot, which may have passed as well.
+pub(crate) fn pass_missed(state: &mut MonitorState) {
+    state.postponed_from = None;
+    let Some(missed) = state.next_due_at else { return };
+    let hint = state.hinted_due_at.filter(|hint| *hint > missed);
+    state.next_due_at = hint.or_else(|| state.expectation.schedule.next_after(missed));
+}
+
 /// Adapts the due to new time zone data. Computes it again if it is no longer a slot, or if an unsatisfied slot now
 /// lies before it. Returns true if the due moved.
 ///

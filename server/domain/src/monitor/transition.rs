@@ -7,11 +7,14 @@ use chrono::{DateTime, Utc};
 use crate::change::{Transition, Trigger};
 use crate::ids::RunKey;
 use crate::incident::cause::Cause;
+use crate::incident::{self, Consequence};
 use crate::judge::blind_spell::is_to_come;
+use crate::monitor::alarm::Alarm;
 use crate::monitor::ping::{PingKind, Signal, Source};
 use crate::monitor::run::{Contest, Outcome, Run, pairing};
 use crate::monitor::status::Status;
 use crate::monitor::{Expectation, MonitorState, order, slot};
+use crate::schedule::Schedule;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -23,9 +26,8 @@ pub struct PingEffect {
     pub runs: Vec<RunKey>,
     /// The change of status.
     pub transition: Option<Transition>,
-    /// The monitor failed while it was already down. This changes no status. It opens an incident if the monitor was
-    /// down only as a member of another subject's incident.
-    pub failed_again: Option<Cause>,
+    /// The effect on incidents. `Open` has no effect while an incident is open: that incident keeps its cause.
+    pub consequence: Consequence,
     /// The event is known. It changed nothing, and need not be stored.
     pub is_known: bool,
 }
@@ -49,6 +51,7 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
 
     let longest = state.longest_run();
     let starts_count = state.expectation.longest_run_seconds.is_some();
+    let counted = ended_runs(state);
     let changed = match signal.kind {
         PingKind::Log if signal.detail.is_retried => pairing::retried(&mut state.runs, signal).cloned(),
         PingKind::Log => None,
@@ -148,22 +151,37 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
     if let Some(credited_at) = credited_at {
         slot::credit(state, credited_at);
     }
-    // Report the duplicate run even if the monitor is down for another reason, such as the lost worker of the first
-    // execution.
-    let has_failed = signal.kind == PingKind::Fail && !goes_on && !is_late;
-    let failed = (has_failed || is_proved) && state.status == Status::Down;
-    effect.failed_again = failed.then_some(cause);
+    let was_judged = state.is_judged();
+    let is_repeated = changed.as_ref().is_some_and(|run| counted.contains(&run.key));
+    let has_failed = signal.kind == PingKind::Fail && !goes_on;
+    effect.consequence = match (state.alarm, signal.kind) {
+        // Another report of a run that counts already.
+        (Alarm::Bad(_), PingKind::Fail) | (Alarm::Good(_), PingKind::Success)
+            if is_repeated && !is_proved =>
+        {
+            Consequence::Nothing
+        }
+        (_, PingKind::Fail) if has_failed && is_late && !is_proved => state.note_late_bad(cause, at),
+        (_, PingKind::Success) if is_late && !is_proved => state.note_late_good(at),
+        // Report the duplicate run even if the monitor is down for another reason, such as the lost worker of the first
+        // execution.
+        _ if has_failed || is_proved || (to == Status::Down && state.status != Status::Down) => {
+            state.note_bad(1, cause, at)
+        }
+        (_, PingKind::Success) if to == Status::Up => state.note_good(at),
+        _ => Consequence::Nothing,
+    };
+    if let Alarm::Bad(_) = state.alarm
+        && has_failed
+    {
+        leave_nothing_overdue(state, at);
+    }
     if to == Status::Up && signal.kind == PingKind::Success && !is_late {
         // The end of a long run is credited to its start, so slots that passed while it ran may seem overdue. They
         // already had their incident. A success must leave nothing overdue, or the monitor would go down a second time
         // for the same slot.
-        if state
-            .next_due_at
-            .is_some_and(|due| due + state.expectation.patience() <= at)
-        {
-            slot::expect_anew(state, at);
-        }
-        if matches!(state.status, Status::Down | Status::Paused) {
+        leave_nothing_overdue(state, at);
+        if !was_judged {
             effect.runs.extend(pairing::close_overdue(&mut state.runs, at));
         }
     }
@@ -182,12 +200,41 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
         state.status = to;
     }
     state.rearm();
+    // A class of schedule that only Beat can compute has no next slot until Beat's hint comes.
+    if state.deadline_at.is_none()
+        && !matches!(state.expectation.schedule, Schedule::Hint(_))
+        && let Some(raised) = state.raise_at_once(cause)
+    {
+        effect.consequence = raised;
+    }
     effect
+}
+
+/// Returns the keys of the ended runs if the rules count the runs of this monitor. Otherwise no rule needs the keys.
+fn ended_runs(state: &MonitorState) -> Vec<RunKey> {
+    match state.alarm {
+        Alarm::Follows | Alarm::Member => Vec::new(),
+        Alarm::Bad(_) | Alarm::Good(_) => {
+            let ended = state.runs.iter().filter(|run| !run.is_open());
+            ended.map(|run| run.key).collect()
+        }
+    }
+}
+
+/// Expects the slots from now on, if an earlier one is overdue.
+fn leave_nothing_overdue(state: &mut MonitorState, at: DateTime<Utc>) {
+    if state
+        .next_due_at
+        .is_some_and(|due| due + state.expectation.patience() <= at)
+    {
+        slot::expect_anew(state, at);
+    }
 }
 
 /// Adapts the state after the clock stepped back: moves stored future times to `now`, and expects reports from now on.
 /// Otherwise no missing report would be noticed until the clock reaches the old time again.
 pub fn forget_times_to_come(state: &mut MonitorState, now: DateTime<Utc>) {
+    state.note_earlier_clock(now);
     for known in [&mut state.decided_at, &mut state.plain_end_at] {
         *known = known.map(|at| if is_to_come(at, now) { now } else { at });
     }
@@ -218,6 +265,7 @@ pub fn on_pause(state: &mut MonitorState, trigger: Trigger, now: DateTime<Utc>) 
         at: now,
     };
     state.status = Status::Paused;
+    state.note_anew();
     state.decided_at = state.decided_at.max(Some(now));
     state.disarm();
     Some(transition)
@@ -238,6 +286,7 @@ pub fn on_resume(state: &mut MonitorState, trigger: Trigger, now: DateTime<Utc>)
         at: now,
     };
     state.status = Status::New;
+    state.note_anew();
     // While the monitor was a member of another subject's incident, nobody was alerted about its hanging runs. They
     // stay open, and are judged now.
     if trigger != Trigger::Restored {
@@ -247,6 +296,20 @@ pub fn on_resume(state: &mut MonitorState, trigger: Trigger, now: DateTime<Utc>)
     slot::expect_anew(state, now);
     state.rearm();
     Some(transition)
+}
+
+/// The incident that the monitor was a member of is over. Resumes the monitor as [`on_resume`] does. Returns also the
+/// effect on the monitor's own incident, which may wait for more good runs.
+#[must_use]
+pub fn on_restored(state: &mut MonitorState, now: DateTime<Utc>) -> Option<(Transition, Consequence)> {
+    let waits = matches!(state.alarm, Alarm::Good(_));
+    let transition = on_resume(state, Trigger::Restored, now)?;
+    let consequence = if waits {
+        Consequence::Nothing
+    } else {
+        incident::consequence(&transition)
+    };
+    Some((transition, consequence))
 }
 
 /// Applies new settings, and computes the due and the deadlines from now on. So new settings alone raise no alert.

@@ -81,6 +81,10 @@ struct Body {
     /// `null` removes the setting: each incident then has the severity of its cause.
     #[serde(default, deserialize_with = "given")]
     severity: Option<Option<Severity>>,
+    #[serde(default, deserialize_with = "given")]
+    failure_threshold: Option<i64>,
+    #[serde(default, deserialize_with = "given")]
+    recovery_threshold: Option<i64>,
 }
 
 impl Body {
@@ -94,6 +98,8 @@ impl Body {
             tags: self.tags,
             channels: self.channels.map(|value| choice(&value)).transpose()?,
             severity: self.severity,
+            failure_threshold: self.failure_threshold,
+            recovery_threshold: self.recovery_threshold,
         })
     }
 }
@@ -177,6 +183,10 @@ fn show(
         "longest_run_seconds": rules.expectation.longest_run_seconds.map(seconds),
         "channels": channels,
         "severity": monitor.severity,
+        "failure_threshold": rules.thresholds.failures,
+        "recovery_threshold": rules.thresholds.recoveries,
+        "bad_runs": rules.alarm.bad_runs(),
+        "good_runs": rules.alarm.good_runs(),
         "ping_url": sees_ping_urls.then(|| state.services.site().ping_url(monitor.ping_id)),
         "status": ShownStatus::at(rules.status, rules.next_due_at, rules.deadline_at.is_some(), now),
         "running": monitor.open_runs > 0,

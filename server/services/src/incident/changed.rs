@@ -6,7 +6,7 @@ use deadbeat_domain::celery::worker::stranger::Stranger;
 use deadbeat_domain::change::Transition;
 use deadbeat_domain::ids::ProjectId;
 use deadbeat_domain::incident::cause::Cause;
-use deadbeat_domain::incident::{Subject, SubjectKey, SubjectKind};
+use deadbeat_domain::incident::{Consequence, Subject, SubjectKey, SubjectKind, consequence};
 use deadbeat_domain::monitor::ping::Signal;
 use deadbeat_store::celery::beat::Beat;
 use deadbeat_store::celery::broker::Broker;
@@ -213,9 +213,34 @@ pub struct Occurrence<'a> {
 /// The kinds of changes.
 #[derive(Debug, Clone, Copy)]
 pub enum OccurrenceKind {
-    /// The subject's status changed.
+    /// The subject's status changed, and its incident follows the status.
     Transition(Transition),
-    /// The subject failed with this cause, at this time, while it was down. Its status does not change. An incident
-    /// opens unless one is open.
-    FailedAgain(Cause, DateTime<Utc>),
+    /// The rules of a monitor decided the effect on its incident, with or without a change of status. The incident may
+    /// wait for more runs.
+    Decided {
+        /// The change of status.
+        transition: Option<Transition>,
+        /// The effect on the incident. `Open` has no effect while an incident is open.
+        consequence: Consequence,
+        /// The time of the decision.
+        at: DateTime<Utc>,
+    },
+}
+
+impl OccurrenceKind {
+    /// The change of status.
+    pub(crate) fn transition(&self) -> Option<Transition> {
+        match self {
+            Self::Transition(transition) => Some(*transition),
+            Self::Decided { transition, .. } => *transition,
+        }
+    }
+
+    /// The effect on incidents, and its time.
+    pub(crate) fn consequence(&self) -> (Consequence, DateTime<Utc>) {
+        match self {
+            Self::Transition(transition) => (consequence(transition), transition.at),
+            Self::Decided { consequence, at, .. } => (*consequence, *at),
+        }
+    }
 }

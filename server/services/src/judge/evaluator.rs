@@ -34,7 +34,7 @@ use uuid::Uuid;
 
 use self::switches::Kind;
 use crate::Site;
-use crate::incident::changed::{Occurrence, OccurrenceKind};
+use crate::incident::changed::Occurrence;
 use crate::judge::blind_notice;
 use crate::judge::excuse::LONGEST_EXCUSE;
 use crate::operation::duty::Duty;
@@ -85,9 +85,11 @@ impl Swept {
 /// Returns the number of subjects that went down.
 fn downs(news: &[Occurrence<'_>]) -> usize {
     news.iter()
-        .filter(
-            |one| matches!(one.what, OccurrenceKind::Transition(transition) if transition.to == Status::Down),
-        )
+        .filter(|one| {
+            one.what
+                .transition()
+                .is_some_and(|transition| transition.to == Status::Down)
+        })
         .count()
 }
 

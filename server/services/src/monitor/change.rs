@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::ChannelId;
 use deadbeat_domain::incident::severity::Severity;
 use deadbeat_domain::limits;
+use deadbeat_domain::monitor::alarm::Thresholds;
 use deadbeat_domain::monitor::{
     Expectation, FieldError, check_grace, check_longest_run, check_slug, check_tags, read_label,
     slug_from_name,
@@ -47,6 +48,10 @@ pub struct Change {
     pub channels: Option<ChannelChoice>,
     /// How urgent its own incidents are; `Some(None)`: as urgent as their causes.
     pub severity: Option<Option<Severity>>,
+    /// Bad runs in a row after which its incident opens.
+    pub failure_threshold: Option<i64>,
+    /// Good runs in a row after which its incident ends.
+    pub recovery_threshold: Option<i64>,
 }
 
 impl Change {
@@ -61,6 +66,8 @@ impl Change {
             ("tags", self.tags.is_some()),
             ("channels", self.channels.is_some()),
             ("severity", self.severity.is_some()),
+            ("failure_threshold", self.failure_threshold.is_some()),
+            ("recovery_threshold", self.recovery_threshold.is_some()),
         ]
         .into_iter()
         .filter_map(|(field, is_set)| is_set.then_some(field))
@@ -106,7 +113,7 @@ pub(super) fn apply(
     before: Option<&Monitor>,
     change: &Change,
     now: DateTime<Utc>,
-) -> Result<(String, String, Vec<String>, Expectation), ServiceError> {
+) -> Result<(String, String, Vec<String>, Expectation, Thresholds), ServiceError> {
     let mut faults = Vec::new();
     let name = match (&change.name, before) {
         (Some(name), _) => read_label("/name", name, limits::MONITOR_NAME_CHARS, &mut faults),
@@ -160,6 +167,8 @@ pub(super) fn apply(
             None
         }
     };
+    let thresholds = before.map_or_else(Thresholds::default, |monitor| monitor.state.thresholds);
+    let thresholds = thresholds.with(change.failure_threshold, change.recovery_threshold, &mut faults);
     match schedule {
         Some(schedule) if faults.is_empty() => Ok((
             name,
@@ -172,6 +181,7 @@ pub(super) fn apply(
                 grace_seconds,
                 longest_run_seconds,
             },
+            thresholds,
         )),
         _ => Err(ServiceError::Invalid(faults)),
     }

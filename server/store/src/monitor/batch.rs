@@ -10,6 +10,7 @@ use deadbeat_domain::monitor::baseline::Baseline;
 use deadbeat_domain::monitor::run::Run;
 use uuid::Uuid;
 
+use crate::monitor::alarm;
 use crate::monitor::ping::NewPing;
 use crate::{StoreResult, Tx};
 
@@ -140,7 +141,7 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
             last_duration_ms = new.last_duration_ms, open_runs = new.open_runs, next_due_at = new.next_due_at,
             hinted_due_at = new.hinted_due_at, postponed_from = new.postponed_from, deadline_at = new.deadline_at,
             decided_at = new.decided_at, plain_end_at = new.plain_end_at,
-            hold_until = new.hold_until,
+            hold_until = new.hold_until, alarm = new.alarm, streak = new.streak, streak_since = new.streak_since,
             check_after = CASE
                 WHEN $22 THEN greatest(new.deadline_at, new.hold_until)
                 WHEN new.deadline_at IS NULL THEN monitor.check_after
@@ -148,9 +149,9 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
             END
         FROM UNNEST($12::uuid[], $13::text[], $14::int8[], $15::timestamptz[], $16::timestamptz[], $17::int8[], $18::int4[],
             $19::timestamptz[], $20::timestamptz[], $21::timestamptz[], $25::timestamptz[], $26::timestamptz[], $27::timestamptz[],
-            $29::uuid[], $30::timestamptz[])
+            $29::uuid[], $30::timestamptz[], $31::text[], $32::int2[], $33::timestamptz[])
             AS new (id, status, ping_count, last_ping_at, last_success_at, last_duration_ms, open_runs, next_due_at, hinted_due_at,
-                deadline_at, postponed_from, decided_at, plain_end_at, project_id, hold_until)
+                deadline_at, postponed_from, decided_at, plain_end_at, project_id, hold_until, alarm, streak, streak_since)
         WHERE monitor.id = new.id AND monitor.project_id = new.project_id
         "#,
         &column(pings, |ping| ping.monitor_id.0),
@@ -184,6 +185,11 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
         &column(monitors, |((project, _), _)| project.0),
         // The last release may remove a deadline and leave the hold. The evaluator would claim a monitor with a hold and no deadline forever.
         &column_of_some(monitors, |(_, state)| state.hold_until.filter(|_| state.deadline_at.is_some()))
+            as &[Option<DateTime<Utc>>],
+        &column_of_some(monitors, |(_, state)| alarm::kind(state.alarm)) as &[Option<&str>],
+        &column_of_some(monitors, |(_, state)| alarm::streak(state.alarm).map(|streak| alarm::small(streak.runs)))
+            as &[Option<i16>],
+        &column_of_some(monitors, |(_, state)| alarm::streak(state.alarm).map(|streak| streak.since))
             as &[Option<DateTime<Utc>>],
     )
     .execute(tx.conn())

@@ -8,7 +8,7 @@ use deadbeat_domain::monitor::status::Status;
 use deadbeat_domain::monitor::{Expectation, MonitorState};
 use uuid::Uuid;
 
-use super::{Monitor, Row, SignalledMonitor, Unreadable, one};
+use super::{Monitor, Row, SignalledMonitor, Unreadable, alarm, one};
 use crate::celery::beat::Beat;
 use crate::celery::worker::Worker;
 use crate::monitor::batch::column;
@@ -119,8 +119,8 @@ pub async fn lock_entries(
 }
 
 /// Locks the monitors that are down because of these subjects, in id order. These are the members of the subjects' open
-/// incidents that have no open incident of their own. A member that recovered and then failed has one, and the recovery
-/// of the subject does not repair it.
+/// incidents that have no open incident of their own, or an open incident that waits for more good runs. A member that
+/// recovered and then failed has an incident, or waits for more bad runs. The recovery of the subject does not repair it.
 ///
 /// # Errors
 /// If the database is away.
@@ -136,11 +136,12 @@ pub async fn lock_members(
                     JOIN incident_member ON incident_member.project_id = incident.project_id AND incident_id = incident.id
                 WHERE resolved_at IS NULL
             )
-            AND NOT EXISTS (
+            AND alarm IS DISTINCT FROM 'bad'
+            AND (alarm = 'good' OR NOT EXISTS (
                 SELECT FROM incident AS own
                 WHERE own.project_id = monitor.project_id AND own.subject_kind = 'monitor' AND own.subject_id = monitor.id
                     AND own.resolved_at IS NULL
-            )
+            ))
         ORDER BY id
         FOR UPDATE",
         &column(subjects, |(_, kind, _)| kind.as_str().to_owned()),
@@ -233,7 +234,7 @@ pub async fn judge_runs_of(
         )
         UPDATE monitor SET deadline_at = least(deadline_at, $4),
             hold_until = CASE WHEN hold_until IS NOT NULL THEN least(hold_until, $4) END, check_after = least(check_after, $4)
-        WHERE (project_id, id) IN (SELECT project_id, monitor_id FROM executed) AND status IN ('new', 'up')",
+        WHERE (project_id, id) IN (SELECT project_id, monitor_id FROM executed) AND (status IN ('new', 'up') OR alarm = 'bad')",
         &column(workers, |worker| worker.project_id.0),
         &column(workers, |worker| worker.app.clone()),
         &column(workers, |worker| worker.name.clone()),
@@ -277,6 +278,11 @@ struct Signalled {
     postponed_from: Option<DateTime<Utc>>,
     deadline_at: Option<DateTime<Utc>>,
     hold_until: Option<DateTime<Utc>>,
+    failure_threshold: i16,
+    recovery_threshold: i16,
+    alarm: Option<String>,
+    streak: Option<i16>,
+    streak_since: Option<DateTime<Utc>>,
 }
 
 /// Locks the monitors of a batch of signals, in id order. Writers that all lock in one order cannot deadlock.
@@ -298,7 +304,8 @@ pub async fn lock_for_signals(
                     beat_id IS NOT NULL AS "by_beat!",
                     retired_at IS NOT NULL AS "retired!", status, ping_count, last_ping_at, last_success_at, decided_at, plain_end_at,
                     last_duration_ms, open_runs,
-                    next_due_at, hinted_due_at, postponed_from, deadline_at, hold_until
+                    next_due_at, hinted_due_at, postponed_from, deadline_at, hold_until, failure_threshold, recovery_threshold, alarm, streak,
+                    streak_since
                 FROM monitor
                 WHERE ping_id = ANY($1) OR id = ANY($2) ORDER BY id FOR UPDATE
                 "#,
@@ -316,7 +323,8 @@ pub async fn lock_for_signals(
                     beat_id IS NOT NULL AS "by_beat!",
                     retired_at IS NOT NULL AS "retired!", status, ping_count, last_ping_at, last_success_at, decided_at, plain_end_at,
                     last_duration_ms, open_runs,
-                    next_due_at, hinted_due_at, postponed_from, deadline_at, hold_until
+                    next_due_at, hinted_due_at, postponed_from, deadline_at, hold_until, failure_threshold, recovery_threshold, alarm, streak,
+                    streak_since
                 FROM monitor
                 WHERE ping_id = ANY($1) OR id = ANY($2) ORDER BY id FOR UPDATE SKIP LOCKED
                 "#,
@@ -350,7 +358,10 @@ pub async fn lock_for_signals(
                     grace_seconds: row.grace_seconds,
                     longest_run_seconds: row.longest_run_seconds,
                 },
+                thresholds: alarm::thresholds(row.failure_threshold, row.recovery_threshold),
                 status,
+                alarm: alarm::read(row.alarm.as_deref(), row.streak, row.streak_since),
+                raised_after: None,
                 by_beat: row.by_beat,
                 retired: row.retired,
                 ping_count: row.ping_count,

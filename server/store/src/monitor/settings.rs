@@ -8,7 +8,7 @@ use deadbeat_domain::incident::severity::Severity;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::Monitor;
+use super::{Monitor, alarm};
 use crate::monitor::batch::column;
 use crate::{Reader, StoreResult, Tx};
 
@@ -21,7 +21,7 @@ pub async fn update_settings(tx: &mut Tx, monitor: &Monitor) -> StoreResult<()> 
     sqlx::query!(
         "UPDATE monitor
         SET slug = $3, name = $4, tags = $5, schedule = $6, grace_seconds = $7, longest_run_seconds = $8, all_channels = $9,
-            retired_at = $10, updated_at = $11, registered = $12, severity = $13
+            retired_at = $10, updated_at = $11, registered = $12, severity = $13, failure_threshold = $14, recovery_threshold = $15
         WHERE project_id = $1 AND id = $2",
         monitor.project_id.0,
         monitor.id.0,
@@ -36,6 +36,8 @@ pub async fn update_settings(tx: &mut Tx, monitor: &Monitor) -> StoreResult<()> 
         monitor.updated_at,
         monitor.registered,
         monitor.severity.map(Severity::as_str),
+        alarm::small(monitor.state.thresholds.failures),
+        alarm::small(monitor.state.thresholds.recoveries),
     )
     .execute(tx.conn())
     .await?;

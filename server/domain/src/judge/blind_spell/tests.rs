@@ -70,7 +70,7 @@ fn a_monitor_gets_one_grace_after_a_spell_that_began_in_its_grace_and_then_it_tr
     );
 
     match on_silence(&mut state, &Evidence::default(), at(430.0), &spells) {
-        Silence::Down { transition, .. } => assert_eq!(transition.trigger, Trigger::Trouble(Cause::Missed)),
+        Silence::Down { trigger, .. } => assert_eq!(trigger, Trigger::Trouble(Cause::Missed)),
         other => panic!("{other:?}"),
     }
 }

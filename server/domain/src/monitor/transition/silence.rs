@@ -7,6 +7,7 @@ use crate::celery::blame::{AFTER, Blame, Contested, Evidence, Outage, PartOf};
 use crate::celery::worker::orphan::{self, Settled};
 use crate::change::{Transition, Trigger};
 use crate::ids::RunKey;
+use crate::incident::Consequence;
 use crate::incident::cause::Cause;
 use crate::judge::blind_spell::{BlindSpell, SDK_RETURN, fair_deadline};
 use crate::monitor::deadline::{run_deadline, slot_deadline};
@@ -22,10 +23,14 @@ pub enum Silence {
     NotYet,
     /// Another subject must be judged first. Wait for that verdict before choosing a cause.
     Hold,
-    /// The monitor went down.
+    /// The monitor went down, or it is down and has another bad run.
     Down {
-        /// The change of status.
-        transition: Transition,
+        /// The change of status. None: it was down.
+        transition: Option<Transition>,
+        /// Why.
+        trigger: Trigger,
+        /// What it means for the monitor's own incident.
+        consequence: Consequence,
         /// The subject whose incident it joins. None: it opens an incident of its own.
         part_of: Option<PartOf>,
         /// That subject is named. Its incident must be opened, unless one is open.
@@ -56,7 +61,7 @@ pub fn on_silence(
     now: DateTime<Utc>,
     spells: &[BlindSpell],
 ) -> Silence {
-    if matches!(state.status, Status::Down | Status::Paused) {
+    if !state.is_judged() {
         // No rule arms such a monitor. If a row has a deadline all the same, drop it. Otherwise a second `down` would
         // be refused in every sweep, and stall it.
         state.disarm();
@@ -73,9 +78,10 @@ pub fn on_silence(
         return Silence::NotYet;
     }
 
-    let (mut changed, blame) = match judge_runs(state, evidence, now) {
-        Some((changed, blame)) => (changed, blame),
-        None => (Vec::new(), Some(judge_slot(state, evidence, now))),
+    let judged = judge_runs(state, evidence, now);
+    let (mut changed, bad_runs, blame) = match judged {
+        Some(Judged { changed, bad, worst }) => (changed, Some(bad), worst),
+        None => (Vec::new(), None, Some(judge_slot(state, evidence, now))),
     };
     let is_named = matches!(blame, Some(Blame::Named(..)));
     let (trigger, part_of) = match blame {
@@ -94,20 +100,51 @@ pub fn on_silence(
     };
     // A worker that is only named is up, so its runs may still execute.
     changed.extend(close_lost(state, part_of.filter(|_| !is_named), now));
-    let transition = Transition {
+    let consequence = match trigger {
+        Trigger::Trouble(cause) => note_bad(state, bad_runs, cause, now),
+        _ => {
+            state.note_member(now);
+            Consequence::Join
+        }
+    };
+    let transition = (state.status != Status::Down).then_some(Transition {
         from: state.status,
         to: Status::Down,
         trigger,
         at: now,
-    };
+    });
     state.status = Status::Down;
-    state.disarm();
+    state.rearm();
     Silence::Down {
         transition,
+        trigger,
+        consequence,
         part_of,
         is_named,
         overruns: changed,
     }
+}
+
+/// Counts a missed slot (`runs` is None) or runs that are past their deadline. If the incident waits for more, expects
+/// the next slot; without one it opens at once.
+fn note_bad(state: &mut MonitorState, runs: Option<u16>, cause: Cause, now: DateTime<Utc>) -> Consequence {
+    let consequence = state.note_bad(runs.unwrap_or(1).max(1), cause, now);
+    if consequence != Consequence::Nothing {
+        return consequence;
+    }
+    match runs {
+        None => slot::pass_missed(state),
+        // Without a longest run, the end of a run satisfies its slot: with a bad result, as a failure does.
+        Some(_) if state.expectation.longest_run_seconds.is_none() => slot::credit(state, now),
+        Some(_) => {}
+    }
+    let has_more = state.next_due_at.is_some() || state.open_runs() > 0;
+    let raised = if has_more {
+        None
+    } else {
+        state.raise_at_once(cause)
+    };
+    raised.unwrap_or(consequence)
 }
 
 /// Judges the earliest unsatisfied slot.
@@ -122,15 +159,21 @@ fn judge_slot(state: &MonitorState, evidence: &Evidence, now: DateTime<Utc>) -> 
     }
 }
 
-/// Judges the open runs that are past their deadline. Returns the changed runs, and the verdict on the worst one. None:
-/// no run is past its deadline.
-fn judge_runs(
-    state: &mut MonitorState,
-    evidence: &Evidence,
-    now: DateTime<Utc>,
-) -> Option<(Vec<RunKey>, Option<Blame>)> {
+/// The verdict on open runs that are past their deadline.
+struct Judged {
+    /// The runs that changed.
+    changed: Vec<RunKey>,
+    /// The number of runs that are bad by a cause of the monitor's own.
+    bad: u16,
+    /// The verdict on the worst run.
+    worst: Option<Blame>,
+}
+
+/// Judges the open runs that are past their deadline. None: no run is past its deadline.
+fn judge_runs(state: &mut MonitorState, evidence: &Evidence, now: DateTime<Utc>) -> Option<Judged> {
     let longest = state.longest_run();
     let mut any = false;
+    let mut bad = 0;
     let mut changed = Vec::new();
     let mut worst: Option<Blame> = None;
     let is_overdue = |run: &&mut Run| run.is_open() && run.deadline_at.is_some_and(|at| at <= now);
@@ -222,12 +265,15 @@ fn judge_runs(
         if !matches!(blame, Blame::Wait(_)) {
             changed.push(run.key);
         }
+        if matches!(blame, Blame::Own(_)) {
+            bad += 1;
+        }
         // A verdict on another run overrides a wait.
         if worst.is_none_or(|before| matches!(before, Blame::Wait(_))) {
             worst = Some(blame);
         }
     }
-    any.then_some((changed, worst))
+    any.then_some(Judged { changed, bad, worst })
 }
 
 /// If a monitor is down because its worker is lost, its overdue open runs died with the worker. Closes them.
@@ -294,17 +340,27 @@ fn excuse(state: &mut MonitorState, spells: &[BlindSpell]) -> Unheard {
 /// The message of one of the monitor's runs is lost although later runs came, and the monitor demands every run. None:
 /// nothing changes. The next success brings the monitor up.
 #[must_use]
-pub fn on_lost_run(state: &mut MonitorState, now: DateTime<Utc>) -> Option<Transition> {
-    if state.retired || matches!(state.status, Status::Down | Status::Paused) {
+pub fn on_lost_run(
+    state: &mut MonitorState,
+    now: DateTime<Utc>,
+) -> Option<(Option<Transition>, Consequence)> {
+    if state.retired || !state.is_judged() {
         return None;
     }
-    let transition = Transition {
+    let cause = Cause::LostInBroker;
+    let consequence = state.note_bad(1, cause, now);
+    let transition = (state.status != Status::Down).then_some(Transition {
         from: state.status,
         to: Status::Down,
-        trigger: Trigger::Trouble(Cause::LostInBroker),
+        trigger: Trigger::Trouble(cause),
         at: now,
-    };
+    });
     state.status = Status::Down;
     state.rearm();
-    Some(transition)
+    let raised = if state.deadline_at.is_none() {
+        state.raise_at_once(cause)
+    } else {
+        None
+    };
+    Some((transition, raised.unwrap_or(consequence)))
 }

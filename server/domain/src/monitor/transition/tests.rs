@@ -12,6 +12,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
 pub(crate) use crate::celery::blame::Evidence;
+use crate::monitor::alarm::Alarm;
 use crate::monitor::ping::{PingKind, Signal, SignalDetail, Source};
 use crate::monitor::status::Status;
 use crate::monitor::{Expectation, MonitorState};
@@ -86,10 +87,10 @@ pub(crate) fn ping_of(state: &mut MonitorState, run: u128, kind: PingKind, secon
 
 /// True if the monitor is armed: it expects a report that can be late.
 pub(crate) fn is_armed(state: &MonitorState) -> bool {
-    let expects_slot = match state.status {
-        Status::Up => true,
-        Status::New => state.by_beat,
-        Status::Down | Status::Paused => return false,
+    let expects_slot = match (state.status, state.alarm) {
+        (Status::Up, _) | (Status::Down, Alarm::Bad(_)) => true,
+        (Status::New, _) => state.by_beat,
+        (Status::Down | Status::Paused, _) => return false,
     };
     (expects_slot && state.next_due_at.is_some()) || state.open_runs() > 0
 }

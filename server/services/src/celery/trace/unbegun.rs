@@ -9,7 +9,6 @@ use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::celery::blame::SentRun;
 use deadbeat_domain::celery::blame::view::StageView;
 use deadbeat_domain::celery::trace::{TraceState, fold};
-use deadbeat_domain::change::Transition;
 use deadbeat_domain::ids::{MonitorId, ProjectId};
 use deadbeat_domain::monitor::status::Status;
 use deadbeat_domain::monitor::transition::silence::on_lost_run;
@@ -143,15 +142,20 @@ async fn tell(
     known: &Surroundings,
     now: DateTime<Utc>,
 ) -> StoreResult<usize> {
-    let mut down: Vec<(MonitorId, RunProgress, Transition)> = Vec::new();
+    let mut down: Vec<(MonitorId, RunProgress, OccurrenceKind)> = Vec::new();
     for run in lost {
         let Some(monitor) = run.monitor_id.and_then(|id| monitors.get_mut(&id)) else {
             continue;
         };
         if wants_every_run(monitor)
-            && let Some(transition) = on_lost_run(&mut monitor.state, now)
+            && let Some((transition, consequence)) = on_lost_run(&mut monitor.state, now)
         {
-            down.push((monitor.id, stage(run, monitor.id), transition));
+            let what = OccurrenceKind::Decided {
+                transition,
+                consequence,
+                at: now,
+            };
+            down.push((monitor.id, stage(run, monitor.id), what));
         }
     }
     if down.is_empty() {
@@ -164,7 +168,7 @@ async fn tell(
         ..Batch::default()
     };
     deadbeat_store::monitor::batch::write(tx, &batch).await?;
-    for (id, stage, transition) in &down {
+    for (id, stage, what) in &down {
         let Some(monitor) = monitors.get(id) else { continue };
         let background = crate::incident::changed::Background {
             stage: Some(stage),
@@ -172,7 +176,7 @@ async fn tell(
         };
         let news = Occurrence {
             changed: Changed::Monitor(monitor, &background),
-            what: OccurrenceKind::Transition(*transition),
+            what: *what,
         };
         incident::record(tx, site, &[news]).await?;
     }

@@ -36,6 +36,13 @@ pub fn of_monitor(
         Some(signal) => of_signal(monitor, signal, cause, &mut evidence),
         None => of_silence(monitor, background, cause, now, &mut evidence),
     };
+    if let Some(streak) = state.raised_after {
+        let runs = streak.runs;
+        evidence.push(then(
+            streak.since,
+            format!("The first of {runs} bad runs in a row was known."),
+        ));
+    }
     evidence.push(match state.last_success_at {
         Some(at) => then(at, "The last success was reported."),
         None => fact("No success was ever reported."),

@@ -5,12 +5,12 @@ use std::collections::HashSet;
 use chrono::{DateTime, Utc};
 use deadbeat_domain::celery::blame::{Evidence, PartOf};
 use deadbeat_domain::celery::worker::stranger::VANISHED_FOR;
-use deadbeat_domain::change::{Transition, Trigger};
+use deadbeat_domain::change::Trigger;
 use deadbeat_domain::ids::{MonitorId, ProjectId, QueueId};
 use deadbeat_domain::incident::cause::Cause;
 use deadbeat_domain::incident::{SubjectKey, SubjectKind};
 use deadbeat_domain::judge::blind_spell::BlindSpell;
-use deadbeat_domain::monitor::transition::on_resume;
+use deadbeat_domain::monitor::transition::on_restored;
 use deadbeat_domain::monitor::transition::silence::{Silence, on_silence};
 use deadbeat_store::monitor::batch::Batch;
 use deadbeat_store::monitor::{Monitor, Stateful};
@@ -82,7 +82,7 @@ impl Evaluator {
             moves_check: true,
             ..Batch::default()
         };
-        let mut recorded: Vec<(usize, Transition)> = Vec::new();
+        let mut recorded: Vec<(usize, OccurrenceKind)> = Vec::new();
         let mut joining: Vec<(usize, SubjectKind, Uuid)> = Vec::new();
         let mut naming: Vec<(usize, (SubjectKind, Uuid), Cause)> = Vec::new();
         let mut unheard: Vec<(ProjectId, BlindSpell)> = Vec::new();
@@ -111,17 +111,24 @@ impl Evaluator {
                 }
                 Silence::Down {
                     transition,
+                    trigger,
+                    consequence,
                     part_of,
                     is_named,
                     overruns,
                 } => {
                     swept.down += 1;
-                    recorded.push((place, transition));
+                    let what = OccurrenceKind::Decided {
+                        transition,
+                        consequence,
+                        at: now,
+                    };
+                    recorded.push((place, what));
                     let subject = part_of
                         .and_then(|part_of| subject(part_of, monitor))
                         .map(|subject| known.or_host(monitor, subject));
                     if let (Some(part_of), Some(subject), Trigger::PartOf(cause)) =
-                        (part_of, subject, transition.trigger)
+                        (part_of, subject, trigger)
                         && is_named
                     {
                         known.note_named(monitor, part_of);
@@ -153,9 +160,15 @@ impl Evaluator {
                 let monitor = &mut monitors[place];
                 if !joined.contains(&monitor.id) {
                     // Its subject recovered between the two queries: the monitor gets a new deadline.
-                    recorded.extend(
-                        on_resume(&mut monitor.state, Trigger::Restored, now).map(|back| (place, back)),
-                    );
+                    let back = on_restored(&mut monitor.state, now);
+                    recorded.extend(back.map(|(transition, consequence)| {
+                        let what = OccurrenceKind::Decided {
+                            transition: Some(transition),
+                            consequence,
+                            at: now,
+                        };
+                        (place, what)
+                    }));
                 }
             }
         }
@@ -169,9 +182,9 @@ impl Evaluator {
         let news: Vec<Occurrence<'_>> = recorded
             .iter()
             .zip(&backgrounds)
-            .map(|((place, transition), background)| Occurrence {
+            .map(|((place, what), background)| Occurrence {
                 changed: Changed::Monitor(&monitors[*place], background),
-                what: OccurrenceKind::Transition(*transition),
+                what: *what,
             })
             .collect();
         incident::record(&mut tx, &self.site, &news).await?;

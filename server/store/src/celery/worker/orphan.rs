@@ -58,7 +58,7 @@ pub async fn mark_ended(
         )
         UPDATE monitor SET deadline_at = least(deadline_at, $3),
             hold_until = CASE WHEN hold_until IS NOT NULL THEN least(hold_until, $3) END, check_after = least(check_after, $3)
-        WHERE (project_id, id) IN (SELECT * FROM marked) AND status IN ('new', 'up')",
+        WHERE (project_id, id) IN (SELECT * FROM marked) AND (status IN ('new', 'up') OR alarm = 'bad')",
         &column(ended, |(_, id, _)| *id),
         &column(ended, |(.., how)| how.as_str().to_owned()),
         now,
@@ -96,7 +96,7 @@ pub async fn mark_unlisted(
         )
         UPDATE monitor SET deadline_at = least(deadline_at, $6),
             hold_until = CASE WHEN hold_until IS NOT NULL THEN least(hold_until, $6) END, check_after = least(check_after, $6)
-        WHERE (project_id, id) IN (SELECT * FROM marked) AND status IN ('new', 'up')",
+        WHERE (project_id, id) IN (SELECT * FROM marked) AND (status IN ('new', 'up') OR alarm = 'bad')",
         &column(incarnations, |(_, id)| *id),
         listed,
         &column(held, |(_, id)| id.0),

@@ -7,9 +7,13 @@ use super::*;
 use crate::celery::beat::BeatView;
 use crate::change::Trigger;
 use crate::ids::RunKey;
+use crate::incident::{Consequence, consequence};
+use crate::monitor::alarm::Thresholds;
 use crate::monitor::run::{RunDetail, RunStatus};
 use crate::monitor::transition::silence::{Silence, on_silence};
-use crate::monitor::transition::{on_due_hint, on_pause, on_resume, on_sent, on_settings_change};
+use crate::monitor::transition::{
+    on_due_hint, on_pause, on_restored, on_resume, on_sent, on_settings_change,
+};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -99,8 +103,10 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn take(state: &mut MonitorState, step: &Step, now: DateTime<Utc>) {
+/// Takes a step, and says whether the monitor's own incident is open after it.
+fn take(state: &mut MonitorState, step: &Step, now: DateTime<Utc>, is_told: bool) -> bool {
     let before = state.clone();
+    let mut decided = None;
     let transition = match step {
         Step::Ping {
             kind,
@@ -132,15 +138,20 @@ fn take(state: &mut MonitorState, step: &Step, now: DateTime<Utc>) {
             if *kind == PingKind::Success && !ignored {
                 assert_success_re_arms(&before, state, now);
             }
+            decided = Some(effect.consequence);
             effect.transition
         }
         Step::Silence(view) => match on_silence(state, &Evidence::of_beat(*view), now, &[]) {
             Silence::Down {
-                transition, overruns, ..
+                transition,
+                consequence,
+                overruns,
+                ..
             } => {
                 assert!(before.deadline_at.is_some_and(|deadline| deadline <= now));
                 assert_changes_are_reported(&before, state, &overruns);
-                Some(transition)
+                decided = Some(consequence);
+                transition
             }
             Silence::NotYet | Silence::Hold => {
                 assert!(
@@ -160,7 +171,14 @@ fn take(state: &mut MonitorState, step: &Step, now: DateTime<Utc>) {
             }
         },
         Step::Pause => on_pause(state, Trigger::Pause, now),
-        Step::Resume(trigger) => on_resume(state, *trigger, now),
+        Step::Resume(Trigger::Restored) => {
+            let restored = on_restored(state, now);
+            decided = restored.map(|(_, consequence)| consequence);
+            restored.map(|(transition, _)| transition)
+        }
+        // Only who is paused is resumed.
+        Step::Resume(trigger) if state.status == Status::Paused => on_resume(state, *trigger, now),
+        Step::Resume(_) => None,
         Step::Retire => {
             state.retired = true;
             on_pause(state, Trigger::Retire, now)
@@ -211,12 +229,18 @@ fn take(state: &mut MonitorState, step: &Step, now: DateTime<Utc>) {
         state.hold_until.is_none() || state.deadline_at.is_some(),
         "only an armed monitor is held"
     );
+    let decided = decided.or(transition.as_ref().map(consequence));
+    match decided.unwrap_or_default() {
+        Consequence::Open(_) => true,
+        Consequence::Resolve => false,
+        Consequence::Join | Consequence::Nothing => is_told,
+    }
 }
 
 /// After a success nothing is overdue, except a run that overran while the monitor was armed and that must still be reported.
 fn assert_success_re_arms(before: &MonitorState, after: &MonitorState, now: DateTime<Utc>) {
     assert_eq!(after.status, Status::Up);
-    let was_watched = matches!(before.status, Status::New | Status::Up);
+    let was_watched = before.is_judged();
     let overrun = after
         .runs
         .iter()
@@ -229,6 +253,28 @@ fn assert_success_re_arms(before: &MonitorState, after: &MonitorState, now: Date
 fn assert_changes_are_reported(before: &MonitorState, after: &MonitorState, reported: &[RunKey]) {
     for run in after.runs.iter().filter(|run| !before.runs.contains(run)) {
         assert!(reported.contains(&run.key), "{run:?} changed and is not reported");
+    }
+}
+
+/// What the state says of the own incident, and the incident itself, agree; and nobody waits for runs that cannot come.
+fn assert_alarm(state: &MonitorState, is_told: bool) {
+    let says = match state.alarm {
+        Alarm::Follows => state.status == Status::Down,
+        Alarm::Member | Alarm::Bad(_) => false,
+        Alarm::Good(_) => true,
+    };
+    assert_eq!(says, is_told, "{state:#?}");
+    match state.alarm {
+        Alarm::Bad(streak) => {
+            assert_eq!(state.status, Status::Down, "{state:#?}");
+            assert!(streak.runs > 0, "{state:#?}");
+            // Beat may say that it never sends the entry again.
+            let has_more = state.deadline_at.is_some() || state.next_due_at.is_none();
+            assert!(has_more, "nothing would count on: {state:#?}");
+        }
+        Alarm::Good(_) => assert_ne!(state.status, Status::Paused, "{state:#?}"),
+        Alarm::Member => assert_eq!(state.status, Status::Down, "{state:#?}"),
+        Alarm::Follows => {}
     }
 }
 
@@ -268,16 +314,21 @@ proptest! {
         grace in prop_oneof![Just(0.0), 1.0..7_200.0_f64],
         longest in proptest::option::of(1.0..9_000.0_f64),
         by_beat in any::<bool>(),
+        failures in 1..4_u16,
+        recoveries in 1..4_u16,
         steps in proptest::collection::vec((prop_oneof![Just(0_i64), 0_i64..200, 0_i64..20_000], step()), 1..60),
     ) {
         let mut now = at(0.0);
         let expectation = expectation(schedules()[schedule].clone(), grace, longest);
         let mut state = MonitorState::fresh(expectation, by_beat, now);
+        state.thresholds = Thresholds { failures, recoveries };
         assert_sound(&state);
+        let mut is_told = false;
         for (later, step) in &steps {
             now += seconds(*later);
-            take(&mut state, step, now);
+            is_told = take(&mut state, step, now, is_told);
             assert_sound(&state);
+            assert_alarm(&state, is_told);
         }
     }
 }

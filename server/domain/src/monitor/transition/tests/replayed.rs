@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::change::Trigger;
-use crate::incident::{Consequence, consequence};
+use crate::incident::Consequence;
 use crate::monitor::run::Run;
 use crate::monitor::transition::{on_pause, on_resume};
 
@@ -49,11 +49,10 @@ fn fold(mut state: MonitorState, signals: &[Signal]) -> (Verdict, MonitorState) 
     let mut is_told = false;
     for signal in signals {
         let effect = on_ping(&mut state, signal);
-        is_told |= effect.failed_again.is_some();
-        match effect.transition.as_ref().map(consequence) {
-            Some(Consequence::Open(_)) => is_told = true,
-            Some(Consequence::Resolve) => is_told = false,
-            Some(Consequence::Join | Consequence::Nothing) | None => {}
+        match effect.consequence {
+            Consequence::Open(_) => is_told = true,
+            Consequence::Resolve => is_told = false,
+            Consequence::Join | Consequence::Nothing => {}
         }
     }
     let is_in_time = |run: &&Run| run.is_open() && run.deadline_at > state.decided_at;

@@ -90,6 +90,7 @@ fn looked_at(state: &mut MonitorState, evidence: &Evidence, now: f64) -> Silence
 fn down(silence: &Silence) -> (Trigger, Option<PartOf>, Vec<RunKey>) {
     let Silence::Down {
         transition,
+        trigger,
         part_of,
         overruns,
         ..
@@ -97,8 +98,8 @@ fn down(silence: &Silence) -> (Trigger, Option<PartOf>, Vec<RunKey>) {
     else {
         panic!("{silence:?}")
     };
-    assert_eq!(transition.to, Status::Down);
-    (transition.trigger, *part_of, overruns.clone())
+    assert_eq!(transition.map(|transition| transition.to), Some(Status::Down));
+    (*trigger, *part_of, overruns.clone())
 }
 
 fn trouble(cause: Cause) -> Trigger {

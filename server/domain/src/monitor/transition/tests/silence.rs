@@ -4,6 +4,7 @@ use super::*;
 use crate::celery::beat::BeatView;
 use crate::change::{Transition, Trigger};
 use crate::incident::cause::Cause;
+use crate::incident::consequence;
 use crate::monitor::run::RunStatus;
 use crate::monitor::transition::silence::{Silence, on_silence};
 use crate::monitor::transition::{on_due_hint, on_pause, on_sent};
@@ -26,7 +27,7 @@ fn view(status: Status, last_seen: Option<f64>, deadline: Option<f64>) -> BeatVi
 
 fn verdict(state: &mut MonitorState, beat: Option<&BeatView>, now: f64) -> Option<Trigger> {
     match on_silence(state, &Evidence::of_beat(beat.copied()), at(now), &[]) {
-        Silence::Down { transition, .. } => Some(transition.trigger),
+        Silence::Down { trigger, .. } => Some(trigger),
         Silence::NotYet | Silence::Hold | Silence::Settled(_) | Silence::Unknown { .. } => None,
     }
 }
@@ -52,7 +53,9 @@ fn silence_trips_at_the_deadline_and_not_before() {
     assert_eq!(
         down,
         Silence::Down {
-            transition,
+            transition: Some(transition),
+            trigger: transition.trigger,
+            consequence: consequence(&transition),
             part_of: None,
             is_named: false,
             overruns: Vec::new()
@@ -191,13 +194,13 @@ fn an_overrun_is_its_own_trouble_even_while_beat_is_silent() {
     let beat = view(Status::Down, Some(130.0), None);
 
     let Silence::Down {
-        transition, overruns, ..
+        trigger, overruns, ..
     } = on_silence(&mut state, &Evidence::of_beat(Some(beat)), at(160.0), &[])
     else {
         panic!()
     };
 
-    assert_eq!(transition.trigger, Trigger::Trouble(Cause::Overrun));
+    assert_eq!(trigger, Trigger::Trouble(Cause::Overrun));
     assert_eq!(
         overruns,
         vec![state.runs[0].key],

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::{BeatId, MonitorId, MonitorKey, PingId, ProjectId, RunKey};
-use deadbeat_domain::incident::{Consequence, consequence};
+use deadbeat_domain::incident::Consequence;
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::ping::Signal;
 use deadbeat_domain::monitor::transition::{forget_times_to_come, on_ping};
@@ -269,23 +269,21 @@ impl Committer {
             }
             batch.pings.push(new_ping(monitor, one));
             changed_runs.extend(effect.runs);
-            if let Some(cause) = effect.failed_again
-                && told_down.insert(place)
-            {
-                let failed = OccurrenceKind::FailedAgain(cause, one.signal.received_at);
-                happened.push((monitor.clone(), &one.signal, failed));
-            }
-            if let Some(transition) = effect.transition {
-                if matches!(consequence(&transition), Consequence::Open(_)) {
-                    told_down.insert(place);
-                } else {
+            let changes_incident = match effect.consequence {
+                Consequence::Open(_) => told_down.insert(place),
+                Consequence::Resolve => {
                     told_down.remove(&place);
+                    true
                 }
-                happened.push((
-                    monitor.clone(),
-                    &one.signal,
-                    OccurrenceKind::Transition(transition),
-                ));
+                Consequence::Join | Consequence::Nothing => false,
+            };
+            if changes_incident || effect.transition.is_some() {
+                let what = OccurrenceKind::Decided {
+                    transition: effect.transition,
+                    consequence: effect.consequence,
+                    at: one.signal.received_at,
+                };
+                happened.push((monitor.clone(), &one.signal, what));
             }
         }
         // Signals that change nothing need no commit, except in a replay, which must advance the writer's number.

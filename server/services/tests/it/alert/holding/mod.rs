@@ -25,15 +25,15 @@ mod snoozes;
 mod windows;
 
 /// A delivery as (alert, status, cancel_reason).
-type Row = (String, String, Option<String>);
+pub type Row = (String, String, Option<String>);
 
 impl World {
     /// A monitor that reports once a month: no test here lasts long enough for it to miss a report.
-    async fn job(&self, name: &str) -> Monitor {
+    pub async fn job(&self, name: &str) -> Monitor {
         self.job_with(name, Change::default()).await
     }
 
-    async fn job_with(&self, name: &str, change: Change) -> Monitor {
+    pub async fn job_with(&self, name: &str, change: Change) -> Monitor {
         let change = Change {
             schedule: Some(json!({"kind": "interval", "seconds": 2_592_000})),
             ..change
@@ -42,13 +42,13 @@ impl World {
     }
 
     /// A channel with rules.
-    async fn channel_with(&self, name: &str, rules: Value) -> ChannelId {
+    pub async fn channel_with(&self, name: &str, rules: Value) -> ChannelId {
         let id = self.channel(name).await;
         self.set_rules(id, rules).await;
         id
     }
 
-    async fn set_rules(&self, id: ChannelId, rules: Value) {
+    pub async fn set_rules(&self, id: ChannelId, rules: Value) {
         let rules = rules.as_object().unwrap();
         channel::update_with(&self.services, &self.access, id, None, None, rules)
             .await
@@ -56,7 +56,7 @@ impl World {
     }
 
     /// Leases what is due now.
-    async fn claim(&self) -> Vec<Claimed> {
+    pub async fn claim(&self) -> Vec<Claimed> {
         let now = self.now();
         let due = claim::due_channels(&self.services.reader(), now, START, &[], 1_000, 1_000)
             .await
@@ -78,7 +78,7 @@ impl World {
         claimed
     }
 
-    async fn settle(&self, claimed: &Claimed) {
+    pub async fn settle(&self, claimed: &Claimed) {
         let mut tx = self.store().begin().await.unwrap();
         let row = claimed;
         settle(
@@ -95,7 +95,7 @@ impl World {
     }
 
     /// Sends all deliveries that are due now. Returns which alerts went to which channel, in order.
-    async fn send_due(&self) -> Vec<(ChannelId, &'static str)> {
+    pub async fn send_due(&self) -> Vec<(ChannelId, &'static str)> {
         let mut sent = Vec::new();
         loop {
             let mut claimed = self.claim().await;
@@ -111,7 +111,7 @@ impl World {
     }
 
     /// As [`World::send_due`], but without the channels.
-    async fn heard(&self) -> Vec<&'static str> {
+    pub async fn heard(&self) -> Vec<&'static str> {
         self.send_due()
             .await
             .into_iter()
@@ -120,13 +120,19 @@ impl World {
     }
 
     /// Moves the clock, sweeps, and sends.
-    async fn heard_after(&self, minutes: i64) -> Vec<&'static str> {
+    pub async fn heard_after(&self, minutes: i64) -> Vec<&'static str> {
         self.sweep_after(minutes * 60).await;
         self.heard().await
     }
 
+    /// Moves the clock, sweeps, and sends.
+    pub async fn heard_after_seconds(&self, seconds: i64) -> Vec<&'static str> {
+        self.sweep_after(seconds).await;
+        self.heard().await
+    }
+
     /// All deliveries of the project, oldest first.
-    async fn outbox(&self) -> Vec<Row> {
+    pub async fn outbox(&self) -> Vec<Row> {
         sqlx::query_as(
             "SELECT alert, status, cancel_reason FROM delivery WHERE project_id = $1 ORDER BY sequence",
         )
@@ -136,7 +142,7 @@ impl World {
         .unwrap()
     }
 
-    async fn newest_incident(&self) -> Incident {
+    pub async fn newest_incident(&self) -> Incident {
         let page = Page {
             after: None,
             limit: 1,
@@ -145,26 +151,26 @@ impl World {
         found.unwrap().remove(0)
     }
 
-    async fn acknowledge(&self, id: IncidentId) {
+    pub async fn acknowledge(&self, id: IncidentId) {
         acknowledgement::acknowledge(&self.services, &self.access, id)
             .await
             .unwrap();
     }
 
-    fn set_clock(&self, text: &str) {
+    pub fn set_clock(&self, text: &str) {
         self.clock.set(at(text));
     }
 }
 
-fn at(text: &str) -> DateTime<Utc> {
+pub fn at(text: &str) -> DateTime<Utc> {
     text.parse().unwrap()
 }
 
-fn row(alert: &str, status: &str, reason: Option<&str>) -> Row {
+pub fn row(alert: &str, status: &str, reason: Option<&str>) -> Row {
     (alert.to_owned(), status.to_owned(), reason.map(str::to_owned))
 }
 
 /// Quiet hours from 22:00 to 07:00 in Berlin.
-fn nights() -> Value {
+pub fn nights() -> Value {
     json!({"quiet_hours": {"timezone": "Europe/Berlin", "times": [{"from": "22:00", "to": "07:00"}]}})
 }
