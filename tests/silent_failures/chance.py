@@ -258,11 +258,19 @@ def stall_broker(world: World) -> Event:
     world.taken -= everything
 
 
+def forget_incidents(world: World, entry: str) -> None:
+    """A pause forgets the incidents of the last hour: with a third one the monitor would flap."""
+    monitor = world.stage.monitors()[entry]["id"]
+    for action in ("pause", "resume"):
+        world.stage.project.api("POST", f"/monitors/{monitor}/{action}")
+
+
 def fail_run(world: World) -> Event:
     """A task raises; the next run succeeds."""
     if "fails" in world.taken:
         return
     world.take("fails")
+    forget_incidents(world, "fails")
     fault = world.fault(("monitor", "fails", "FAILED"), 3.0 + PATIENCE)
     world.stage.order("fails", "fail a reason")
     yield from world.is_told(fault)
@@ -276,6 +284,7 @@ def kill_run(world: World) -> Event:
     if "dies" in world.taken:
         return
     world.take("dies")
+    forget_incidents(world, "dies")
     world.stage.order("dies", "alone")
     begun = world.stage.folder / "pids" / "dies"
     yield from world.until("a run", lambda: begun.exists() and begun.read_text().split()[1:], 40)

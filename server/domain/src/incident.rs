@@ -146,6 +146,11 @@ pub enum Consequence {
     /// Resolve the subject's own open incident, if there is one. If the subject joined another incident, it stays
     /// listed as a member there, because it was part of that fault.
     Resolve,
+    /// A monitor no longer flaps, and its incident stays open: it has been down all the time, or needs more good runs.
+    Calm {
+        /// It has been down all the time.
+        is_down: bool,
+    },
     /// No change.
     #[default]
     Nothing,

@@ -3,6 +3,7 @@
 pub mod alarm;
 pub mod baseline;
 pub mod deadline;
+pub mod flapping;
 pub mod order;
 pub mod ping;
 pub mod run;
@@ -16,6 +17,7 @@ use crate::limits;
 use crate::monitor::alarm::{Alarm, Streak, Thresholds};
 use crate::monitor::baseline::Baseline;
 use crate::monitor::deadline::deadline;
+use crate::monitor::flapping::Flaps;
 use crate::monitor::run::Run;
 use crate::monitor::status::Status;
 use crate::schedule::{Schedule, ScheduleError};
@@ -73,6 +75,8 @@ pub struct MonitorState {
     pub status: Status,
     /// Where its own incident stands beside the status.
     pub alarm: Alarm,
+    /// Whether it flaps.
+    pub flaps: Flaps,
     /// The bad runs after which the newest step opened the incident. None: it opened none, or after one. Not stored.
     pub raised_after: Option<Streak>,
     /// A Beat registered it. Reports are then known to come, so the monitor is armed before the first one.
@@ -122,6 +126,7 @@ impl MonitorState {
             thresholds: Thresholds::default(),
             status: Status::New,
             alarm: Alarm::default(),
+            flaps: Flaps::default(),
             raised_after: None,
             by_beat,
             retired: false,
@@ -149,6 +154,15 @@ impl MonitorState {
     pub fn judged_at(&self) -> Option<DateTime<Utc>> {
         self.deadline_at
             .map(|deadline| self.hold_until.map_or(deadline, |held| held.max(deadline)))
+    }
+
+    /// The time at which a sweep claims the monitor: when it is judged, or when flapping may end. Flapping does not end
+    /// during a hold, because a slot may have been missed. None: never.
+    #[must_use]
+    pub fn swept_at(&self) -> Option<DateTime<Utc>> {
+        let flapping = self.flaps.flapping.filter(|_| self.hold_until.is_none());
+        let calm_at = flapping.map(|flapping| flapping.calm_at);
+        [self.judged_at(), calm_at].into_iter().flatten().min()
     }
 
     /// Whether silence is judged: nobody knows that the monitor is down, or its incident waits for more bad runs.

@@ -5,6 +5,7 @@ pub mod button;
 pub mod callback;
 pub mod changed;
 pub mod explain;
+mod flapping;
 pub mod link;
 
 use std::collections::{HashMap, HashSet};
@@ -99,15 +100,20 @@ pub async fn record(tx: &mut Tx, site: &Site, news: &[Occurrence<'_>]) -> StoreR
 async fn record_round(tx: &mut Tx, site: &Site, news: &[&Occurrence<'_>]) -> StoreResult<()> {
     let mut to_open: Vec<(Changed<'_>, Cause, DateTime<Utc>)> = Vec::new();
     let mut to_resolve: Vec<(Changed<'_>, DateTime<Utc>)> = Vec::new();
+    let mut calm: Vec<(Changed<'_>, bool, DateTime<Utc>)> = Vec::new();
     for one in news {
         match one.what.consequence() {
             (Consequence::Open(cause), at) => to_open.push((one.changed, cause, at)),
             (Consequence::Resolve, at) => to_resolve.push((one.changed, at)),
+            (Consequence::Calm { is_down }, at) => calm.push((one.changed, is_down, at)),
             (Consequence::Join | Consequence::Nothing, _) => {}
         }
     }
     if !to_open.is_empty() {
         open(tx, site, &to_open).await?;
+    }
+    if !calm.is_empty() {
+        flapping::calm(tx, site, &calm).await?;
     }
     if !to_resolve.is_empty() {
         resolve(tx, site, &to_resolve).await?;
@@ -255,6 +261,9 @@ async fn open(tx: &mut Tx, site: &Site, wanted: &[(Changed<'_>, Cause, DateTime<
                 acknowledged_by: None,
                 remind_at: reminder.map(|seconds| *at + TimeDelta::seconds(seconds.into())),
                 is_inferred: matches!(changed, Changed::Named(_)),
+                is_flapping: changed
+                    .monitor()
+                    .is_some_and(|monitor| monitor.state.flaps.flapping.is_some()),
             }
         })
         .collect();

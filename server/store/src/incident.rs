@@ -1,6 +1,7 @@
 //! Tables `incident` and `incident_member`.
 
 mod acknowledgement;
+mod flapping;
 pub mod member;
 
 use std::collections::HashMap;
@@ -19,6 +20,7 @@ use crate::page::Page;
 
 use crate::{Reader, StoreError, StoreResult, Tx, Unreadable};
 pub use acknowledgement::acknowledge;
+pub use flapping::end_flapping;
 
 /// An incident as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +53,8 @@ pub struct Incident {
     pub remind_at: Option<DateTime<Utc>>,
     /// True if nobody observed the fault: the verdicts of its members name the subject.
     pub is_inferred: bool,
+    /// Its monitor flaps: it stays open while the status changes.
+    pub is_flapping: bool,
 }
 
 struct Row {
@@ -70,6 +74,7 @@ struct Row {
     remind_at: Option<DateTime<Utc>>,
     inferred: bool,
     severity: Option<String>,
+    flapping: bool,
 }
 
 impl TryFrom<Row> for Incident {
@@ -101,6 +106,7 @@ impl TryFrom<Row> for Incident {
             acknowledged_by: row.acknowledged_by,
             remind_at: row.remind_at,
             is_inferred: row.inferred,
+            is_flapping: row.flapping,
         })
     }
 }
@@ -110,7 +116,7 @@ macro_rules! select {
         sqlx::query_as!(
             Row,
             "SELECT id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at, resolved_at,
-                acknowledged_at, acknowledged_by, remind_at, inferred, severity
+                acknowledged_at, acknowledged_by, remind_at, inferred, severity, flapping
             FROM incident
             " + $tail
             $(, $argument)*
@@ -136,9 +142,9 @@ pub async fn open(tx: &mut Tx, incidents: &[Incident]) -> StoreResult<Vec<Incide
         .collect::<StoreResult<_>>()?;
     let opened = sqlx::query_scalar!(
         "INSERT INTO incident (id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at,
-            remind_at, inferred, severity)
+            remind_at, inferred, severity, flapping)
         SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::jsonb[],
-            $9::jsonb[], $10::timestamptz[], $11::timestamptz[], $12::bool[], $13::text[])
+            $9::jsonb[], $10::timestamptz[], $11::timestamptz[], $12::bool[], $13::text[], $14::bool[])
         ON CONFLICT (subject_kind, subject_id, project_id) WHERE resolved_at IS NULL DO NOTHING
         RETURNING id",
         &column(incidents, |incident| incident.id.0),
@@ -154,6 +160,7 @@ pub async fn open(tx: &mut Tx, incidents: &[Incident]) -> StoreResult<Vec<Incide
         &column(incidents, |incident| incident.remind_at) as &[Option<DateTime<Utc>>],
         &column(incidents, |incident| incident.is_inferred),
         &column(incidents, |incident| incident.severity.as_str().to_owned()),
+        &column(incidents, |incident| incident.is_flapping),
     )
     .fetch_all(tx.conn())
     .await?;
@@ -177,7 +184,7 @@ pub async fn resolve(
         FROM UNNEST($1::text[], $2::uuid[], $3::timestamptz[], $4::uuid[]) AS over (kind, id, at, project_id)
         WHERE incident.project_id = over.project_id AND subject_kind = over.kind AND subject_id = over.id AND resolved_at IS NULL
         RETURNING incident.id, incident.project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at,
-            resolved_at, acknowledged_at, acknowledged_by, remind_at, inferred, severity",
+            resolved_at, acknowledged_at, acknowledged_by, remind_at, inferred, severity, flapping",
         &column(subjects, |((_, kind, _), _)| kind.as_str().to_owned()),
         &column(subjects, |((.., id), _)| *id),
         &column(subjects, |(_, at)| *at),
@@ -260,7 +267,7 @@ pub async fn settle_inferred(
                 ))
         )
         RETURNING id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at,
-            resolved_at, acknowledged_at, acknowledged_by, remind_at, inferred, severity",
+            resolved_at, acknowledged_at, acknowledged_by, remind_at, inferred, severity, flapping",
         &column(&held, |row| row.id),
         now,
         &column(&held, |row| row.project_id)
@@ -461,7 +468,7 @@ pub async fn claim_reminders(
         FROM project
         WHERE project.id = incident.project_id AND incident.id = ANY($2)
         RETURNING incident.id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at,
-            resolved_at, acknowledged_at, acknowledged_by, remind_at, inferred, severity",
+            resolved_at, acknowledged_at, acknowledged_by, remind_at, inferred, severity, flapping",
         now,
         &column(&due, |row| row.id)
     )

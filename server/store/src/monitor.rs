@@ -156,6 +156,9 @@ struct Row {
     alarm: Option<String>,
     streak: Option<i16>,
     streak_since: Option<DateTime<Utc>>,
+    opened_lately: Option<Vec<DateTime<Utc>>>,
+    flapping_since: Option<DateTime<Utc>>,
+    calm_at: Option<DateTime<Utc>>,
 }
 
 impl TryFrom<Row> for Monitor {
@@ -197,6 +200,7 @@ impl TryFrom<Row> for Monitor {
                 thresholds: alarm::thresholds(row.failure_threshold, row.recovery_threshold),
                 status,
                 alarm: alarm::read(row.alarm.as_deref(), row.streak, row.streak_since),
+                flaps: alarm::flaps(row.opened_lately, row.flapping_since, row.calm_at),
                 raised_after: None,
                 by_beat: row.beat_id.is_some(),
                 retired: row.retired_at.is_some(),
@@ -225,8 +229,7 @@ fn whole(rows: Vec<Row>) -> StoreResult<Vec<Monitor>> {
 }
 
 fn one(row: Option<Row>) -> StoreResult<Option<Monitor>> {
-    row.map(|row| Monitor::try_from(row).map_err(|unreadable| unreadable.error))
-        .transpose()
+    Ok(whole(row.into_iter().collect())?.pop())
 }
 
 macro_rules! select {
@@ -238,7 +241,7 @@ macro_rules! select {
                 severity, beat_id, entry,
                 registered, retired_at, status, created_at, updated_at, ping_count, last_ping_at, last_success_at, decided_at, plain_end_at, last_duration_ms,
                 open_runs, next_due_at, hinted_due_at, postponed_from, deadline_at, hold_until, failure_threshold, recovery_threshold, alarm, streak,
-                streak_since
+                streak_since, opened_lately, flapping_since, calm_at
             FROM monitor
             "# + $tail
             $(, $argument)*

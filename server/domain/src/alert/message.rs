@@ -123,6 +123,9 @@ pub struct Incident {
     /// How many monitors it affects in all.
     #[serde(default)]
     pub member_count: i64,
+    /// Its monitor flaps: the incident stays open while the status changes.
+    #[serde(default)]
+    pub flapping: bool,
     /// When it opened.
     pub opened_at: DateTime<Utc>,
     /// When it was resolved.

@@ -10,6 +10,7 @@ use crate::incident::Consequence;
 use crate::incident::cause::Cause;
 use crate::judge::blind_spell::is_to_come;
 use crate::limits;
+use crate::monitor::flapping::Flaps;
 use crate::monitor::status::Status;
 use crate::monitor::{FieldError, MonitorState};
 
@@ -114,6 +115,7 @@ impl MonitorState {
     /// Whether the monitor's own incident is open, as far as the state tells.
     fn has_incident(&self) -> bool {
         match self.alarm {
+            _ if self.flaps.flapping.is_some() => true,
             Alarm::Good(_) => true,
             Alarm::Follows => self.status == Status::Down,
             Alarm::Member | Alarm::Bad(_) => false,
@@ -139,18 +141,19 @@ impl MonitorState {
             self.alarm = Alarm::Bad(streak);
             return Consequence::Nothing;
         }
-        self.raise(streak, cause)
+        self.raise(streak, cause, at)
     }
 
     /// Opens the incident although more bad runs were to come: no slot is known in which one could.
-    pub(crate) fn raise_at_once(&mut self, cause: Cause) -> Option<Consequence> {
+    pub(crate) fn raise_at_once(&mut self, cause: Cause, at: DateTime<Utc>) -> Option<Consequence> {
         match self.alarm {
-            Alarm::Bad(streak) => Some(self.raise(streak, cause)),
+            Alarm::Bad(streak) => Some(self.raise(streak, cause, at)),
             Alarm::Follows | Alarm::Member | Alarm::Good(_) => None,
         }
     }
 
-    fn raise(&mut self, streak: Streak, cause: Cause) -> Consequence {
+    fn raise(&mut self, streak: Streak, cause: Cause, at: DateTime<Utc>) -> Consequence {
+        self.flaps.note_opening(at);
         self.raised_after = (streak.runs > 1).then_some(streak);
         self.alarm = Alarm::Follows;
         Consequence::Open(cause)
@@ -185,6 +188,10 @@ impl MonitorState {
             return Consequence::Nothing;
         }
         self.alarm = Alarm::Follows;
+        if self.flaps.flapping.is_some() {
+            // It is open until the monitor is calm.
+            return Consequence::Nothing;
+        }
         Consequence::Resolve
     }
 
@@ -224,6 +231,9 @@ impl MonitorState {
     /// A person paused or resumed the monitor, or the incident is over that it was a member of.
     pub(crate) fn note_anew(&mut self) {
         self.raised_after = None;
+        if self.status == Status::Paused {
+            self.flaps = Flaps::default();
+        }
         if !matches!(self.alarm, Alarm::Good(_)) || self.status == Status::Paused {
             self.alarm = Alarm::Follows;
         }
@@ -231,6 +241,7 @@ impl MonitorState {
 
     /// Moves stored times in the future to `now`, after the clock was set back.
     pub(crate) fn note_earlier_clock(&mut self, now: DateTime<Utc>) {
+        self.flaps.note_earlier_clock(now);
         if let Alarm::Bad(streak) | Alarm::Good(streak) = &mut self.alarm
             && is_to_come(streak.since, now)
         {

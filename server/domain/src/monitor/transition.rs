@@ -198,12 +198,13 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
             at,
         });
         state.status = to;
+        state.flaps.note_change(at);
     }
     state.rearm();
     // A class of schedule that only Beat can compute has no next slot until Beat's hint comes.
     if state.deadline_at.is_none()
         && !matches!(state.expectation.schedule, Schedule::Hint(_))
-        && let Some(raised) = state.raise_at_once(cause)
+        && let Some(raised) = state.raise_at_once(cause, at)
     {
         effect.consequence = raised;
     }
@@ -287,6 +288,7 @@ pub fn on_resume(state: &mut MonitorState, trigger: Trigger, now: DateTime<Utc>)
     };
     state.status = Status::New;
     state.note_anew();
+    state.flaps.note_change(now);
     // While the monitor was a member of another subject's incident, nobody was alerted about its hanging runs. They
     // stay open, and are judged now.
     if trigger != Trigger::Restored {
@@ -302,7 +304,7 @@ pub fn on_resume(state: &mut MonitorState, trigger: Trigger, now: DateTime<Utc>)
 /// effect on the monitor's own incident, which may wait for more good runs.
 #[must_use]
 pub fn on_restored(state: &mut MonitorState, now: DateTime<Utc>) -> Option<(Transition, Consequence)> {
-    let waits = matches!(state.alarm, Alarm::Good(_));
+    let waits = matches!(state.alarm, Alarm::Good(_)) || state.flaps.flapping.is_some();
     let transition = on_resume(state, Trigger::Restored, now)?;
     let consequence = if waits {
         Consequence::Nothing

@@ -66,6 +66,7 @@ async fn shown(state: &AppState, incidents: &[Incident]) -> Result<Vec<Value>, A
                 "evidence": evidence,
                 "repair": incident.repair,
                 "members": members,
+                "flapping": incident.is_flapping,
                 "opened_at": instant(incident.opened_at),
                 "resolved_at": incident.resolved_at.map(instant),
                 "acknowledged_at": incident.acknowledged_at.map(instant),

@@ -187,6 +187,7 @@ fn show(
         "recovery_threshold": rules.thresholds.recoveries,
         "bad_runs": rules.alarm.bad_runs(),
         "good_runs": rules.alarm.good_runs(),
+        "flapping_since": rules.flaps.flapping.map(|flapping| instant(flapping.since)),
         "ping_url": sees_ping_urls.then(|| state.services.site().ping_url(monitor.ping_id)),
         "status": ShownStatus::at(rules.status, rules.next_due_at, rules.deadline_at.is_some(), now),
         "running": monitor.open_runs > 0,

@@ -309,6 +309,7 @@ pub fn compose(
         repair: incident.repair.clone(),
         members,
         member_count,
+        flapping: incident.is_flapping,
         opened_at: incident.opened_at,
         resolved_at: incident.resolved_at,
         acknowledged_at: incident.acknowledged_at,

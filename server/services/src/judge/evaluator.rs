@@ -67,6 +67,8 @@ pub struct Swept {
     pub claimed: usize,
     /// Number of subjects that went down.
     pub down: usize,
+    /// Number of monitors that no longer flap.
+    pub calm: usize,
     /// Number of incidents of which reminders were sent.
     pub reminded: usize,
     /// Number of escalation steps that were sent.
@@ -77,6 +79,7 @@ impl Swept {
     fn add(&mut self, other: Self) {
         self.claimed += other.claimed;
         self.down += other.down;
+        self.calm += other.calm;
         self.reminded += other.reminded;
         self.escalated += other.escalated;
     }
@@ -345,7 +348,14 @@ impl Evaluator {
     /// batch.
     async fn batched(&self, batch: &Batched, swept: &mut Swept) -> StoreResult<()> {
         swept.add(batch.swept);
-        if batch.swept.down > 0 || batch.swept.reminded > 0 || batch.swept.escalated > 0 {
+        let Swept {
+            down,
+            calm,
+            reminded,
+            escalated,
+            ..
+        } = batch.swept;
+        if down + calm + reminded + escalated > 0 {
             self.outbox_bell.notify_one();
         }
         self.stamp().await

@@ -35,7 +35,7 @@ pub async fn acknowledge(
             acknowledged_at = coalesce(acknowledged_at, $3), remind_at = NULL
         WHERE project_id = $1 AND id = $2
         RETURNING id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at, resolved_at,
-            acknowledged_at, acknowledged_by, remind_at, inferred, severity",
+            acknowledged_at, acknowledged_by, remind_at, inferred, severity, flapping",
         project.0,
         id.0,
         now,

@@ -1,7 +1,8 @@
-//! Columns `alarm`, `streak` and `streak_since` of table `monitor`.
+//! Columns `alarm`, `streak`, `streak_since`, `opened_lately`, `flapping_since` and `calm_at` of table `monitor`.
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::monitor::alarm::{Alarm, Streak, Thresholds};
+use deadbeat_domain::monitor::flapping::{Flapping, Flaps};
 
 /// The columns as the rules know them. What a later version wrote counts as an incident that follows the status.
 pub(super) fn read(kind: Option<&str>, runs: Option<i16>, since: Option<DateTime<Utc>>) -> Alarm {
@@ -15,6 +16,30 @@ pub(super) fn read(kind: Option<&str>, runs: Option<i16>, since: Option<DateTime
         (Some("good"), Some(streak)) => Alarm::Good(streak),
         _ => Alarm::Follows,
     }
+}
+
+/// The columns about flapping, as the rules know them.
+pub(super) fn flaps(
+    openings: Option<Vec<DateTime<Utc>>>,
+    since: Option<DateTime<Utc>>,
+    calm_at: Option<DateTime<Utc>>,
+) -> Flaps {
+    Flaps {
+        openings: openings.unwrap_or_default(),
+        flapping: since
+            .zip(calm_at)
+            .map(|(since, calm_at)| Flapping { since, calm_at }),
+    }
+}
+
+/// Column `opened_lately`, as PostgreSQL's text: an array of arrays would have to be rectangular. None: no incident opened.
+pub(super) fn openings(flaps: &Flaps) -> Option<String> {
+    let times: Vec<String> = flaps
+        .openings
+        .iter()
+        .map(|at| format!("\"{}\"", at.to_rfc3339()))
+        .collect();
+    (!times.is_empty()).then(|| format!("{{{}}}", times.join(",")))
 }
 
 /// Column `alarm`.

@@ -142,16 +142,19 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
             hinted_due_at = new.hinted_due_at, postponed_from = new.postponed_from, deadline_at = new.deadline_at,
             decided_at = new.decided_at, plain_end_at = new.plain_end_at,
             hold_until = new.hold_until, alarm = new.alarm, streak = new.streak, streak_since = new.streak_since,
+            opened_lately = new.opened_lately::timestamptz[], flapping_since = new.flapping_since, calm_at = new.calm_at,
             check_after = CASE
-                WHEN $22 THEN greatest(new.deadline_at, new.hold_until)
-                WHEN new.deadline_at IS NULL THEN monitor.check_after
-                ELSE least(monitor.check_after, greatest(new.deadline_at, new.hold_until))
+                WHEN $22 THEN new.swept_at
+                WHEN new.swept_at IS NULL THEN monitor.check_after
+                ELSE least(monitor.check_after, new.swept_at)
             END
         FROM UNNEST($12::uuid[], $13::text[], $14::int8[], $15::timestamptz[], $16::timestamptz[], $17::int8[], $18::int4[],
             $19::timestamptz[], $20::timestamptz[], $21::timestamptz[], $25::timestamptz[], $26::timestamptz[], $27::timestamptz[],
-            $29::uuid[], $30::timestamptz[], $31::text[], $32::int2[], $33::timestamptz[])
+            $29::uuid[], $30::timestamptz[], $31::text[], $32::int2[], $33::timestamptz[], $34::text[], $35::timestamptz[],
+            $36::timestamptz[], $37::timestamptz[])
             AS new (id, status, ping_count, last_ping_at, last_success_at, last_duration_ms, open_runs, next_due_at, hinted_due_at,
-                deadline_at, postponed_from, decided_at, plain_end_at, project_id, hold_until, alarm, streak, streak_since)
+                deadline_at, postponed_from, decided_at, plain_end_at, project_id, hold_until, alarm, streak, streak_since,
+                opened_lately, flapping_since, calm_at, swept_at)
         WHERE monitor.id = new.id AND monitor.project_id = new.project_id
         "#,
         &column(pings, |ping| ping.monitor_id.0),
@@ -191,6 +194,12 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
             as &[Option<i16>],
         &column_of_some(monitors, |(_, state)| alarm::streak(state.alarm).map(|streak| streak.since))
             as &[Option<DateTime<Utc>>],
+        &column_of_some(monitors, |(_, state)| alarm::openings(&state.flaps)) as &[Option<String>],
+        &column_of_some(monitors, |(_, state)| state.flaps.flapping.map(|flapping| flapping.since))
+            as &[Option<DateTime<Utc>>],
+        &column_of_some(monitors, |(_, state)| state.flaps.flapping.map(|flapping| flapping.calm_at))
+            as &[Option<DateTime<Utc>>],
+        &column(monitors, |(_, state)| state.swept_at()) as &[Option<DateTime<Utc>>],
     )
     .execute(tx.conn())
     .await?;

@@ -283,6 +283,9 @@ struct Signalled {
     alarm: Option<String>,
     streak: Option<i16>,
     streak_since: Option<DateTime<Utc>>,
+    opened_lately: Option<Vec<DateTime<Utc>>>,
+    flapping_since: Option<DateTime<Utc>>,
+    calm_at: Option<DateTime<Utc>>,
 }
 
 /// Locks the monitors of a batch of signals, in id order. Writers that all lock in one order cannot deadlock.
@@ -305,7 +308,7 @@ pub async fn lock_for_signals(
                     retired_at IS NOT NULL AS "retired!", status, ping_count, last_ping_at, last_success_at, decided_at, plain_end_at,
                     last_duration_ms, open_runs,
                     next_due_at, hinted_due_at, postponed_from, deadline_at, hold_until, failure_threshold, recovery_threshold, alarm, streak,
-                    streak_since
+                    streak_since, opened_lately, flapping_since, calm_at
                 FROM monitor
                 WHERE ping_id = ANY($1) OR id = ANY($2) ORDER BY id FOR UPDATE
                 "#,
@@ -324,7 +327,7 @@ pub async fn lock_for_signals(
                     retired_at IS NOT NULL AS "retired!", status, ping_count, last_ping_at, last_success_at, decided_at, plain_end_at,
                     last_duration_ms, open_runs,
                     next_due_at, hinted_due_at, postponed_from, deadline_at, hold_until, failure_threshold, recovery_threshold, alarm, streak,
-                    streak_since
+                    streak_since, opened_lately, flapping_since, calm_at
                 FROM monitor
                 WHERE ping_id = ANY($1) OR id = ANY($2) ORDER BY id FOR UPDATE SKIP LOCKED
                 "#,
@@ -361,6 +364,7 @@ pub async fn lock_for_signals(
                 thresholds: alarm::thresholds(row.failure_threshold, row.recovery_threshold),
                 status,
                 alarm: alarm::read(row.alarm.as_deref(), row.streak, row.streak_since),
+                flaps: alarm::flaps(row.opened_lately, row.flapping_since, row.calm_at),
                 raised_after: None,
                 by_beat: row.by_beat,
                 retired: row.retired,

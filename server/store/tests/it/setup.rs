@@ -176,6 +176,7 @@ impl World {
             acknowledged_by: None,
             remind_at: Some(at(3_690)),
             is_inferred: false,
+            is_flapping: false,
         }
     }
 
@@ -235,6 +236,7 @@ pub fn message(incident: Option<IncidentId>, alert: Alert) -> Message {
                 repair: Vec::new(),
                 members: Vec::new(),
                 member_count: 0,
+                flapping: false,
                 opened_at: at(90),
                 resolved_at: None,
                 acknowledged_at: None,

@@ -76,6 +76,7 @@ fn message(alert: Alert) -> Message {
                 repair: Vec::new(),
                 members: Vec::new(),
                 member_count: 0,
+                flapping: false,
                 opened_at: now(),
                 resolved_at: None,
                 acknowledged_at: None,

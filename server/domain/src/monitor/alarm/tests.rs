@@ -43,6 +43,8 @@ fn story(state: &mut MonitorState, runs: &str) -> String {
     let mut is_open = false;
     let mut told = String::new();
     for run in runs.chars() {
+        // Flapping has tests of its own.
+        state.flaps = Flaps::default();
         let consequence = match run {
             'b' => {
                 now += 60.0;
@@ -66,7 +68,7 @@ fn story(state: &mut MonitorState, runs: &str) -> String {
         is_open = match consequence {
             Consequence::Open(_) => true,
             Consequence::Resolve => false,
-            Consequence::Join | Consequence::Nothing => is_open,
+            Consequence::Join | Consequence::Calm { .. } | Consequence::Nothing => is_open,
         };
     }
     told

@@ -38,6 +38,8 @@ pub enum Silence {
         /// The runs that changed: they were open past their deadline.
         overruns: Vec<RunKey>,
     },
+    /// The status stays, and the monitor no longer flaps.
+    Calm(Consequence),
     /// The status stays. These runs, whose messages began more than once, turned out to be fine.
     Settled(Vec<RunKey>),
     /// Its slot lies in a blind spell, so nobody knows whether its report came. The monitor is judged again from its
@@ -75,7 +77,8 @@ pub fn on_silence(
         }
     }
     if state.judged_at().is_none_or(|judged_at| judged_at > now) {
-        return Silence::NotYet;
+        let calm = state.calm_down(now, spells);
+        return calm.map_or(Silence::NotYet, Silence::Calm);
     }
 
     let judged = judge_runs(state, evidence, now);
@@ -113,6 +116,9 @@ pub fn on_silence(
         trigger,
         at: now,
     });
+    if transition.is_some() {
+        state.flaps.note_change(now);
+    }
     state.status = Status::Down;
     state.rearm();
     Silence::Down {
@@ -142,7 +148,7 @@ fn note_bad(state: &mut MonitorState, runs: Option<u16>, cause: Cause, now: Date
     let raised = if has_more {
         None
     } else {
-        state.raise_at_once(cause)
+        state.raise_at_once(cause, now)
     };
     raised.unwrap_or(consequence)
 }
@@ -356,9 +362,10 @@ pub fn on_lost_run(
         at: now,
     });
     state.status = Status::Down;
+    state.flaps.note_change(now);
     state.rearm();
     let raised = if state.deadline_at.is_none() {
-        state.raise_at_once(cause)
+        state.raise_at_once(cause, now)
     } else {
         None
     };

@@ -347,6 +347,7 @@ mod tests {
             acknowledged_by: None,
             remind_at: None,
             is_inferred: false,
+            is_flapping: false,
         }
     }
 

@@ -201,6 +201,9 @@ impl Story {
     fn trouble(event: &IncidentEvent, at: DateTime<Utc>) -> Self {
         let incident = &event.incident;
         let word = match event.phase {
+            Phase::Opened | Phase::Resolved if incident.flapping => "FLAPPING",
+            Phase::Reminder if incident.flapping => "STILL FLAPPING",
+            Phase::Escalated if incident.flapping => "FLAPPING, NOT ACKNOWLEDGED",
             Phase::Opened | Phase::Resolved => "DOWN",
             Phase::Reminder => "STILL DOWN",
             Phase::Acknowledged => "ACKNOWLEDGED",
@@ -215,7 +218,11 @@ impl Story {
         story.tone = Tone::Bad;
         let opened = incident.opened_at;
         story.add_fact(
-            "Down since",
+            if incident.flapping {
+                "Open since"
+            } else {
+                "Down since"
+            },
             Some(if at - opened >= TimeDelta::minutes(1) {
                 format!("{} ({})", clock(opened), span(at - opened))
             } else {
@@ -269,9 +276,21 @@ impl Story {
             Some(resolved) => format!("RESOLVED: {name} after {}", span(resolved - incident.opened_at)),
             None => format!("RESOLVED: {name}"),
         };
-        let mut story = Self::plain(headline, format!("{name} has recovered."));
+        let well = if incident.flapping {
+            format!("{name} has recovered, and no longer flaps.")
+        } else {
+            format!("{name} has recovered.")
+        };
+        let mut story = Self::plain(headline, well);
         story.tone = Tone::Good;
-        story.add_fact("Down from", Some(clock(incident.opened_at)));
+        story.add_fact(
+            if incident.flapping {
+                "Open from"
+            } else {
+                "Down from"
+            },
+            Some(clock(incident.opened_at)),
+        );
         story.add_fact("Until", incident.resolved_at.map(clock));
         let was = match (line(&incident.cause.code), line(&incident.cause.summary)) {
             (Some(code), Some(summary)) => Some(format!("{code}: {summary}")),

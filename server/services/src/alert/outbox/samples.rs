@@ -100,6 +100,7 @@ impl Sample {
             acknowledged_by: None,
             remind_at: None,
             is_inferred: false,
+            is_flapping: false,
         };
         Self {
             incident,

@@ -6,6 +6,7 @@ mod repairs;
 use chrono::{DateTime, Utc};
 use deadbeat_domain::incident::Fact;
 use deadbeat_domain::incident::cause::Cause;
+use deadbeat_domain::monitor::flapping::CALM;
 use deadbeat_domain::monitor::ping::Signal;
 use deadbeat_domain::monitor::run::{Outcome, Run, RunStatus};
 use deadbeat_domain::monitor::slot::early;
@@ -32,10 +33,23 @@ pub fn of_monitor(
         "It is expected {}.",
         state.expectation.schedule.summary()
     ))];
-    let summary = match signal {
+    let mut summary = match signal {
         Some(signal) => of_signal(monitor, signal, cause, &mut evidence),
         None => of_silence(monitor, background, cause, now, &mut evidence),
     };
+    if let Some(flapping) = state.flaps.flapping {
+        for at in state.flaps.openings.iter().filter(|at| **at != flapping.since) {
+            evidence.push(then(*at, "An incident of it opened."));
+        }
+        summary.push_str(" It flaps: this is its third incident within an hour.");
+        evidence.push(then(
+            flapping.since,
+            format!(
+                "This incident stays open until the status has not changed for {} minutes.",
+                CALM.num_minutes()
+            ),
+        ));
+    }
     if let Some(streak) = state.raised_after {
         let runs = streak.runs;
         evidence.push(then(

@@ -104,6 +104,16 @@ impl Evaluator {
                     vanished.extend(evidence.vanished_from().into_iter().map(|queue| (project, queue)));
                     continue;
                 }
+                Silence::Calm(consequence) => {
+                    swept.calm += 1;
+                    let what = OccurrenceKind::Decided {
+                        transition: None,
+                        consequence,
+                        at: now,
+                    };
+                    recorded.push((place, what));
+                    continue;
+                }
                 Silence::Settled(runs) => runs,
                 Silence::Unknown { spell, runs } => {
                     unheard.push((monitor.project_id, spell));

@@ -34,10 +34,10 @@ impl Dice {
 
 const TWO_OPEN: &str = "SELECT count(*) FROM (SELECT 1 FROM incident WHERE resolved_at IS NULL \
     GROUP BY subject_kind, subject_id HAVING count(*) > 1) AS twice";
-/// Counts monitors that are down without an open incident, and open incidents of monitors that are not down.
+/// Counts monitors that are down or flap without an open incident, and open incidents of monitors that do neither.
 const MISMATCHED: &str = "SELECT count(*) FROM monitor FULL JOIN (SELECT subject_id FROM incident WHERE resolved_at IS NULL \
     AND subject_kind = 'monitor') AS open ON open.subject_id = monitor.id \
-    WHERE (coalesce(monitor.status, '') = 'down') <> (open.subject_id IS NOT NULL)";
+    WHERE (coalesce(monitor.status, '') = 'down' OR flapping_since IS NOT NULL) <> (open.subject_id IS NOT NULL)";
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn two_evaluators_on_thousands_of_due_monitors_open_one_incident_each(pool: PgPool) {
@@ -183,7 +183,7 @@ async fn evaluators_racing_pings_never_open_two_incidents_and_lose_no_ping(pool:
     );
     assert!(
         world
-            .count("SELECT count(*) FROM incident WHERE cause = 'MISSED'")
+            .count("SELECT count(*) FROM transition WHERE cause = 'MISSED'")
             .await
             > 20,
         "pings and verdicts coincided"

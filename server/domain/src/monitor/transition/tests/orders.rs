@@ -155,13 +155,18 @@ fn take(state: &mut MonitorState, step: &Step, now: DateTime<Utc>, is_told: bool
             }
             Silence::NotYet | Silence::Hold => {
                 assert!(
-                    state.judged_at().is_none_or(|judged_at| judged_at > now),
+                    state.swept_at().is_none_or(|swept_at| swept_at > now),
                     "the sweep would spin"
                 );
                 assert_eq!(state.runs, before.runs);
                 None
             }
             Silence::Unknown { .. } => panic!("the test has no spell"),
+            Silence::Calm(consequence) => {
+                assert!(before.swept_at().is_some_and(|swept_at| swept_at <= now));
+                decided = Some(consequence);
+                None
+            }
             Silence::Settled(runs) => {
                 // The next sweep comes at once, and judges a slot that is also overdue. So this sweep must settle a run.
                 let is_due = state.deadline_at.is_some_and(|deadline| deadline <= now);
@@ -233,7 +238,7 @@ fn take(state: &mut MonitorState, step: &Step, now: DateTime<Utc>, is_told: bool
     match decided.unwrap_or_default() {
         Consequence::Open(_) => true,
         Consequence::Resolve => false,
-        Consequence::Join | Consequence::Nothing => is_told,
+        Consequence::Join | Consequence::Calm { .. } | Consequence::Nothing => is_told,
     }
 }
 
@@ -259,6 +264,7 @@ fn assert_changes_are_reported(before: &MonitorState, after: &MonitorState, repo
 /// What the state says of the own incident, and the incident itself, agree; and nobody waits for runs that cannot come.
 fn assert_alarm(state: &MonitorState, is_told: bool) {
     let says = match state.alarm {
+        _ if state.flaps.flapping.is_some() => true,
         Alarm::Follows => state.status == Status::Down,
         Alarm::Member | Alarm::Bad(_) => false,
         Alarm::Good(_) => true,

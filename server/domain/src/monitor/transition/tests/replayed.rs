@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::change::Trigger;
 use crate::incident::Consequence;
+use crate::monitor::flapping::Flaps;
 use crate::monitor::run::Run;
 use crate::monitor::transition::{on_pause, on_resume};
 
@@ -48,11 +49,13 @@ fn hear(state: &mut MonitorState, signal: &Signal) {
 fn fold(mut state: MonitorState, signals: &[Signal]) -> (Verdict, MonitorState) {
     let mut is_told = false;
     for signal in signals {
+        // Whether it flaps follows the order of writing.
+        state.flaps = Flaps::default();
         let effect = on_ping(&mut state, signal);
         match effect.consequence {
             Consequence::Open(_) => is_told = true,
             Consequence::Resolve => is_told = false,
-            Consequence::Join | Consequence::Nothing => {}
+            Consequence::Join | Consequence::Calm { .. } | Consequence::Nothing => {}
         }
     }
     let is_in_time = |run: &&Run| run.is_open() && run.deadline_at > state.decided_at;

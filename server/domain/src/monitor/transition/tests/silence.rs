@@ -28,7 +28,11 @@ fn view(status: Status, last_seen: Option<f64>, deadline: Option<f64>) -> BeatVi
 fn verdict(state: &mut MonitorState, beat: Option<&BeatView>, now: f64) -> Option<Trigger> {
     match on_silence(state, &Evidence::of_beat(beat.copied()), at(now), &[]) {
         Silence::Down { trigger, .. } => Some(trigger),
-        Silence::NotYet | Silence::Hold | Silence::Settled(_) | Silence::Unknown { .. } => None,
+        Silence::NotYet
+        | Silence::Hold
+        | Silence::Settled(_)
+        | Silence::Calm(_)
+        | Silence::Unknown { .. } => None,
     }
 }
 

@@ -275,7 +275,7 @@ impl Committer {
                     told_down.remove(&place);
                     true
                 }
-                Consequence::Join | Consequence::Nothing => false,
+                Consequence::Join | Consequence::Calm { .. } | Consequence::Nothing => false,
             };
             if changes_incident || effect.transition.is_some() {
                 let what = OccurrenceKind::Decided {

@@ -215,6 +215,7 @@ impl World {
             acknowledged_by: None,
             remind_at: None,
             is_inferred: false,
+            is_flapping: false,
         };
         let mut tx = self.store.begin().await.unwrap();
         let opened = incident::open(&mut tx, std::slice::from_ref(&incident)).await;
