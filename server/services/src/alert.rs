@@ -4,6 +4,7 @@ pub mod channel;
 pub mod confirmation;
 pub mod delivery;
 pub mod escalation;
+pub mod example;
 pub mod hold;
 pub mod outbox;
 pub mod policy;

@@ -101,7 +101,7 @@ impl<'a> Changed<'a> {
         }
     }
 
-    pub(super) fn subject(&self) -> Subject {
+    pub(crate) fn subject(&self) -> Subject {
         match self {
             Self::Monitor(monitor, ..) | Self::Signalled(monitor, ..) => Subject {
                 kind: SubjectKind::Monitor,
@@ -148,7 +148,7 @@ impl<'a> Changed<'a> {
         (self.project(), subject.kind, subject.id)
     }
 
-    pub(super) fn monitor(&self) -> Option<&'a Monitor> {
+    pub(crate) fn monitor(&self) -> Option<&'a Monitor> {
         match *self {
             Self::Monitor(monitor, ..) | Self::Signalled(monitor, ..) => Some(monitor),
             Self::Beat(_)
@@ -173,7 +173,7 @@ impl<'a> Changed<'a> {
         }
     }
 
-    pub(super) fn explain(&self, cause: Cause, now: DateTime<Utc>) -> Explanation {
+    pub(crate) fn explain(&self, cause: Cause, now: DateTime<Utc>) -> Explanation {
         match self {
             Self::Monitor(monitor, background) => explain::of_monitor(monitor, background, None, cause, now),
             Self::Signalled(monitor, signal, beat) => {
