@@ -18,6 +18,10 @@ use crate::monitor::status::Status;
 /// Skip a reminder that fell due in a blind spell longer than this, because the incident may have ended in the spell.
 const REMINDER_SPELL: TimeDelta = TimeDelta::hours(1);
 
+/// After an incident has lasted this long, Deadbeat sends one more message, with the steps that mute or delete the
+/// subject.
+pub const LONG_DOWN: TimeDelta = TimeDelta::days(14);
+
 /// True if Deadbeat sends a reminder that fell due at `due_at`. False: Deadbeat skips it until the next reminder is
 /// due.
 #[must_use]

@@ -2,6 +2,7 @@
 
 mod acknowledgement;
 mod flapping;
+mod long_down;
 pub mod member;
 
 use std::collections::HashMap;
@@ -21,6 +22,7 @@ use crate::page::Page;
 use crate::{Reader, StoreError, StoreResult, Tx, Unreadable};
 pub use acknowledgement::acknowledge;
 pub use flapping::end_flapping;
+pub use long_down::claim_long_down;
 
 /// An incident as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]

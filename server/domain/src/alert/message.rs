@@ -73,24 +73,37 @@ pub enum Phase {
     Resolved,
     /// See [`Alert::Escalated`].
     Escalated,
+    /// The one reminder that says that the incident has lasted [`crate::incident::LONG_DOWN`]. It comes also where reminders are off or
+    /// somebody acknowledged the incident. Otherwise the rules of reminders apply to it.
+    LongDown,
 }
 
 impl Phase {
     /// Every phase.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Opened,
         Self::Reminder,
         Self::Acknowledged,
         Self::Resolved,
         Self::Escalated,
+        Self::LongDown,
     ];
+
+    /// Returns true if somebody should act on the incident, so that its message may have a link or button that acknowledges.
+    #[must_use]
+    pub fn asks_to_act(self) -> bool {
+        match self {
+            Self::Opened | Self::Reminder | Self::Escalated | Self::LongDown => true,
+            Self::Acknowledged | Self::Resolved => false,
+        }
+    }
 
     /// The kind of its deliveries.
     #[must_use]
     pub fn alert(self) -> Alert {
         match self {
             Self::Opened => Alert::Opened,
-            Self::Reminder => Alert::Reminder,
+            Self::Reminder | Self::LongDown => Alert::Reminder,
             Self::Acknowledged => Alert::Acknowledged,
             Self::Resolved => Alert::Resolved,
             Self::Escalated => Alert::Escalated,

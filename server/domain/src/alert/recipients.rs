@@ -8,7 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::alert::Alert;
 use crate::alert::hold::{About, Hold, Release, release};
-use crate::alert::message::Message;
+use crate::alert::message::{Event, Message, Phase};
 use crate::alert::routing::{Routing, Traits};
 use crate::ids::ChannelId;
 use crate::incident::cause::Cause;
@@ -139,7 +139,7 @@ pub fn recipients(
         .channels
         .iter()
         .filter(|channel| {
-            is_addressed(alert, topic, rules, about.as_ref(), channel) && is_fit(alert, channel)
+            is_addressed(message, topic, rules, about.as_ref(), channel) && is_fit(alert, channel)
         })
         .map(|channel| match &about {
             Some(about) if channel.is_confirmed => {
@@ -188,13 +188,15 @@ fn about<'a>(message: &Message, tags: &'a [String]) -> Option<About<'a>> {
 
 /// True if a message is meant for a channel, whatever the channel's state.
 fn is_addressed(
-    alert: Alert,
+    message: &Message,
     topic: Topic<'_>,
     rules: &Rules<'_>,
     about: Option<&About<'_>>,
     channel: &Channel,
 ) -> bool {
-    let id = channel.id;
+    let (id, alert) = (channel.id, message.alert());
+    // This reminder comes once, and says more than a message that waits.
+    let is_long_down = matches!(&message.event, Event::Incident(event) if event.phase == Phase::LongDown);
     let is_in = |of: fn(&History) -> &BTreeSet<ChannelId>| {
         rules.history.is_some_and(|history| of(history).contains(&id))
     };
@@ -213,7 +215,8 @@ fn is_addressed(
         (Alert::BlindSpell, _) => true,
         // A waiting message already says that the incident goes on.
         (Alert::Reminder, _) => {
-            !is_in(|history| &history.waiting) && (is_in(|history| &history.opened) || skips_beginnings())
+            (is_long_down || !is_in(|history| &history.waiting))
+                && (is_in(|history| &history.opened) || skips_beginnings())
         }
         (Alert::Acknowledged | Alert::Resolved, _) => {
             is_in(|history| &history.opened) || is_in(|history| &history.escalated) || skips_beginnings()

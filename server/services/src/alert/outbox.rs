@@ -306,7 +306,10 @@ pub fn compose(
         },
         severity: Some(incident.severity),
         evidence: incident.evidence.clone(),
-        repair: incident.repair.clone(),
+        repair: match telling.phase {
+            Phase::LongDown => [&incident.repair[..], &giving_up::steps(site, &incident.subject)].concat(),
+            _ => incident.repair.clone(),
+        },
         members,
         member_count,
         flapping: incident.is_flapping,
@@ -346,5 +349,6 @@ fn shown(monitor: &Monitor, now: DateTime<Utc>) -> message::Monitor {
     }
 }
 
+mod giving_up;
 #[cfg(test)]
 pub(crate) mod samples;

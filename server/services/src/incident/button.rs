@@ -6,7 +6,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use deadbeat_domain::alert::message::{Event, Message, Phase};
+use deadbeat_domain::alert::message::{Event, Message};
 use deadbeat_domain::ids::{ChannelId, IncidentId, ProjectId};
 use uuid::Uuid;
 
@@ -86,7 +86,7 @@ pub(crate) fn of_message(message: &Message, channel: ChannelId, ring: &Keyring) 
     let Event::Incident(event) = &message.event else {
         return None;
     };
-    if !matches!(event.phase, Phase::Opened | Phase::Reminder | Phase::Escalated) {
+    if !event.phase.asks_to_act() || event.incident.acknowledged_at.is_some() {
         return None;
     }
     let button = Button {

@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use deadbeat_domain::alert::message::{Event, Message, Phase};
+use deadbeat_domain::alert::message::{Event, Message};
 use deadbeat_domain::ids::{ChannelId, IncidentId, ProjectId};
 use deadbeat_store::incident::Incident;
 
@@ -68,7 +68,7 @@ pub(crate) fn sign(message: &mut Message, channel: ChannelId, ring: &Keyring, si
     let Event::Incident(event) = &mut message.event else {
         return;
     };
-    if !matches!(event.phase, Phase::Opened | Phase::Reminder | Phase::Escalated) {
+    if !event.phase.asks_to_act() || event.incident.acknowledged_at.is_some() {
         return;
     }
     let incident = &mut event.incident;

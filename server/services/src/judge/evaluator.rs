@@ -7,6 +7,7 @@
 
 mod beats;
 mod escalations;
+mod long_down;
 mod monitors;
 mod periodic;
 mod reminders;
@@ -298,6 +299,16 @@ impl Evaluator {
         if agenda.notice.is_some_and(|at| at <= now) {
             blind_notice::tell_due(&self.store, now, BATCH).await?;
             self.outbox_bell.notify_one();
+        }
+        // Before the reminders, which it puts off.
+        if agenda.long_down().is_some_and(|at| at <= now) {
+            loop {
+                let batch = self.tell_long_down(now).await?;
+                self.batched(&batch, &mut swept).await?;
+                if !batch.is_full {
+                    break;
+                }
+            }
         }
         if agenda.reminder.is_some_and(|at| at <= now) {
             loop {

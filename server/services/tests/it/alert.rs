@@ -6,6 +6,7 @@ mod confirmation;
 mod delivery;
 mod escalation;
 pub mod holding;
+mod long_down;
 mod noise;
 mod outbox;
 pub mod rotation;

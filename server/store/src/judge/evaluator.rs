@@ -1,6 +1,7 @@
 //! Table `evaluator`: the processes that sweep; and the agenda of a sweep.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::incident::LONG_DOWN;
 use deadbeat_domain::judge::hearing::{Hearing, lost_before};
 use uuid::Uuid;
 
@@ -42,6 +43,8 @@ pub struct Agenda {
     pub monitor: Option<DateTime<Utc>>,
     /// When the first reminder is due.
     pub reminder: Option<DateTime<Utc>>,
+    /// When the oldest open incident began that has no message about [`LONG_DOWN`] yet.
+    pub long_open: Option<DateTime<Utc>>,
     /// When the first step of an escalation is due.
     pub escalation: Option<DateTime<Utc>>,
     /// When the first project is due a notice of a blind spell.
@@ -49,6 +52,12 @@ pub struct Agenda {
 }
 
 impl Agenda {
+    /// Returns when the first incident becomes [`LONG_DOWN`] old.
+    #[must_use]
+    pub fn long_down(&self) -> Option<DateTime<Utc>> {
+        self.long_open.map(|opened_at| opened_at + LONG_DOWN)
+    }
+
     /// Returns the earliest of these instants.
     #[must_use]
     pub fn nearest(&self) -> Option<DateTime<Utc>> {
@@ -57,6 +66,7 @@ impl Agenda {
             self.worker,
             self.monitor,
             self.reminder,
+            self.long_down(),
             self.escalation,
             self.notice,
         ]
@@ -78,6 +88,7 @@ pub async fn agenda(reader: &Reader, beside: Option<Uuid>, now: DateTime<Utc>) -
             (SELECT min(check_after) FROM worker WHERE check_after IS NOT NULL) AS worker,
             (SELECT min(check_after) FROM monitor WHERE check_after IS NOT NULL) AS monitor,
             (SELECT min(remind_at) FROM incident WHERE remind_at IS NOT NULL) AS reminder,
+            (SELECT min(opened_at) FROM incident WHERE resolved_at IS NULL AND long_reminded_at IS NULL) AS long_open,
             (SELECT min(due_at) FROM escalation) AS escalation,
             (SELECT min(tell_at) FROM blind_notice WHERE tell_at IS NOT NULL) AS notice,
             max(stamped_at) AS last_stamp,
@@ -106,6 +117,7 @@ pub async fn agenda(reader: &Reader, beside: Option<Uuid>, now: DateTime<Utc>) -
         worker: row.worker,
         monitor: row.monitor,
         reminder: row.reminder,
+        long_open: row.long_open,
         escalation: row.escalation,
         notice: row.notice,
     })

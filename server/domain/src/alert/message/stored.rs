@@ -14,7 +14,13 @@ impl Message {
     pub fn to_json(&self) -> Value {
         let fields = match &self.event {
             Event::Unread(stored) => return stored.clone(),
-            Event::Incident(event) => json!({"incident": event.incident, "monitor": event.monitor}),
+            Event::Incident(event) => {
+                let mut fields = json!({"incident": event.incident, "monitor": event.monitor});
+                if event.phase == Phase::LongDown {
+                    fields["long_down"] = json!(true);
+                }
+                fields
+            }
             Event::Test => json!({}),
             Event::ChannelDisabled(disabled) => fields(disabled),
             Event::BlindSpell(notice) => fields(notice),
@@ -60,8 +66,10 @@ fn read_event(stored: &Value) -> Option<Event> {
         Alert::Opened | Alert::Reminder | Alert::Acknowledged | Alert::Resolved | Alert::Escalated => {
             let mut incident = Incident::deserialize(&stored["incident"]).ok()?;
             incident.severity = Some(incident.severity());
+            let is_long = stored["long_down"] == json!(true);
+            let is_it = |phase: &Phase| phase.alert() == alert && (*phase == Phase::LongDown) == is_long;
             Event::Incident(Box::new(IncidentEvent {
-                phase: Phase::ALL.into_iter().find(|phase| phase.alert() == alert)?,
+                phase: Phase::ALL.into_iter().find(is_it)?,
                 incident,
                 monitor: Option::<Monitor>::deserialize(&stored["monitor"]).ok()?,
             }))

@@ -200,6 +200,7 @@ impl Story {
 
     fn trouble(event: &IncidentEvent, at: DateTime<Utc>) -> Self {
         let incident = &event.incident;
+        let days = format!("DOWN FOR {} DAYS", (at - incident.opened_at).num_days());
         let word = match event.phase {
             Phase::Opened | Phase::Resolved if incident.flapping => "FLAPPING",
             Phase::Reminder if incident.flapping => "STILL FLAPPING",
@@ -208,6 +209,7 @@ impl Story {
             Phase::Reminder => "STILL DOWN",
             Phase::Acknowledged => "ACKNOWLEDGED",
             Phase::Escalated => "DOWN, NOT ACKNOWLEDGED",
+            Phase::LongDown => &days,
         };
         let name = subject_name(incident);
         let headline = match line(&incident.cause.code) {

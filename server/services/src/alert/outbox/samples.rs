@@ -140,7 +140,7 @@ impl Sample {
                 incident.acknowledged_at = Some(at(then));
                 incident.acknowledged_by = Some("ops@example.org".to_owned());
             }
-            Phase::Opened | Phase::Reminder | Phase::Escalated => {}
+            Phase::Opened | Phase::Reminder | Phase::Escalated | Phase::LongDown => {}
         }
         let site = Site {
             url: "https://deadbeat.example.org".to_owned(),

@@ -78,6 +78,18 @@ fn subjects_say_how_it_stands() {
         render(&resolved).subject,
         "[Deadbeat] RESOLVED: nightly-report after 5 min"
     );
+    let long = render(&sample.message(Phase::LongDown, "2026-01-16T02:15:00Z"));
+    assert_eq!(
+        long.subject,
+        "[Deadbeat] DOWN FOR 14 DAYS: nightly-report (MISSED)"
+    );
+    for step in [
+        "If it stays broken for now, mute it",
+        "/mute",
+        "If nobody needs it any more, delete it.",
+    ] {
+        assert!(long.text.contains(step), "{step} in {}", long.text);
+    }
     assert_eq!(
         render(&beat).subject,
         "[Deadbeat] DOWN: Celery Beat shop (BEAT_DOWN)"
