@@ -52,6 +52,12 @@ pub const PROJECT_CONFIRMATIONS_A_DAY: u32 = 50;
 pub const ADDRESS_CONFIRMATIONS_A_DAY: u32 = 3;
 /// API keys of one project that are not revoked.
 pub const PROJECT_API_KEYS: i64 = 1_000;
+/// Networks that may use one API key.
+pub const KEY_NETWORKS: usize = 50;
+/// Slugs to which one ping key may be limited.
+pub const KEY_SLUGS: usize = 100;
+/// Tags to which one ping key may be limited.
+pub const KEY_TAGS: usize = 20;
 /// Channels of one project.
 pub const PROJECT_CHANNELS: i64 = 500;
 /// Maintenance windows of one project. Every alert checks each of them.

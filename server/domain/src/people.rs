@@ -4,6 +4,7 @@ pub mod access;
 pub mod audit;
 pub mod guessing;
 pub mod key;
+pub mod key_limit;
 pub mod permission;
 pub mod rate;
 pub mod role;

@@ -139,7 +139,7 @@ impl ResponseError for ApiError {
             answer.insert_header((header::ALLOW, allowed));
         }
         match self.problem {
-            Problem::MissingKey | Problem::UnknownKey => {
+            Problem::MissingKey | Problem::UnknownKey | Problem::KeyExpired => {
                 answer.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
             }
             Problem::Busy | Problem::DatabaseAway | Problem::KeyMissing => {
@@ -161,6 +161,7 @@ impl From<ServiceError> for ApiError {
         match error {
             ServiceError::NotFound(what) => Self::not_found(what),
             ServiceError::Refused(refusal) => refusal.into(),
+            ServiceError::KeyFault(fault) => Self::new(fault.into(), text),
             ServiceError::Invalid(errors) => Self::fields(errors),
             ServiceError::SlugTaken(_) => Self::new(Problem::SlugTaken, text),
             ServiceError::Conflict(_) => Self::new(Problem::Conflict, text),

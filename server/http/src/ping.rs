@@ -9,6 +9,7 @@
 //!
 //! Beside these URLs are those by which deploy scripts snooze alerts: [`snooze`].
 
+mod limited;
 mod snooze;
 
 use std::time::Duration;
@@ -39,6 +40,7 @@ use serde_json::json;
 use tracing::Instrument;
 use uuid::Uuid;
 
+use self::limited::limited;
 use crate::error::{RETRY_AFTER_SECONDS, retry_after};
 use crate::extract::peer::client_ip;
 use crate::extract::sender::sender;
@@ -317,6 +319,7 @@ async fn answer(request: &HttpRequest, state: Data<AppState>, payload: Payload, 
             }
         }
         Ok(Accepted::Unknown { .. }) => text(StatusCode::NOT_FOUND, "not found"),
+        Ok(Accepted::Refused(fault)) => limited(fault),
         Err(IngestError::Full) => try_again("busy, try again"),
         Err(IngestError::Unavailable) => try_again("database away, try again"),
     }
@@ -376,6 +379,7 @@ async fn create_and_ping(
                 .content_type("text/plain; charset=utf-8")
                 .body(faults.join("; "));
         }
+        Err(ServiceError::KeyFault(fault)) => return limited(fault),
         Err(ServiceError::Limit { .. } | ServiceError::Refused(_)) => {
             return text(StatusCode::NOT_FOUND, "not found");
         }
@@ -392,6 +396,7 @@ async fn create_and_ping(
         Ok(Accepted::Recorded) if created => acknowledged(StatusCode::CREATED, "Created", keeps_body),
         Ok(Accepted::Recorded) => acknowledged(StatusCode::OK, "OK", keeps_body),
         Ok(Accepted::Unknown { .. }) => text(StatusCode::NOT_FOUND, "not found"),
+        Ok(Accepted::Refused(fault)) => limited(fault),
         Err(_) => try_again("database away, try again"),
     }
 }

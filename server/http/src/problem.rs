@@ -3,6 +3,7 @@
 use actix_web::http::StatusCode;
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpResponse, Responder};
+use deadbeat_domain::people::key_limit::KeyFault;
 
 /// Mounts the page to which the `type` of a problem links.
 pub fn configure(config: &mut ServiceConfig) {
@@ -22,6 +23,12 @@ pub enum Problem {
     MissingKey,
     /// The key is unknown or revoked.
     UnknownKey,
+    /// The key's end has passed.
+    KeyExpired,
+    /// The key may not be used from this address.
+    KeyNetwork,
+    /// The key is limited to other slugs or tags.
+    KeyPart,
     /// The key may not do this.
     KeyScope,
     /// The role of the account may not do this.
@@ -60,9 +67,12 @@ pub enum Problem {
 
 impl Problem {
     /// Every kind, for documents and tests that list all of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::MissingKey,
         Self::UnknownKey,
+        Self::KeyExpired,
+        Self::KeyNetwork,
+        Self::KeyPart,
         Self::KeyScope,
         Self::MemberRole,
         Self::BadSignature,
@@ -91,6 +101,17 @@ impl Problem {
                 "unknown_key",
                 StatusCode::UNAUTHORIZED,
                 "The API key is unknown or revoked",
+            ),
+            Self::KeyExpired => ("key_expired", StatusCode::UNAUTHORIZED, "The API key has expired"),
+            Self::KeyNetwork => (
+                "key_network",
+                StatusCode::FORBIDDEN,
+                "The API key may not be used from this address",
+            ),
+            Self::KeyPart => (
+                "key_part",
+                StatusCode::FORBIDDEN,
+                "The API key is limited to other slugs or tags",
             ),
             Self::KeyScope => ("key_scope", StatusCode::FORBIDDEN, "The API key may not do this"),
             Self::MemberRole => (
@@ -168,5 +189,15 @@ impl Problem {
     #[must_use]
     pub fn code(self) -> &'static str {
         self.row().0
+    }
+}
+
+impl From<KeyFault> for Problem {
+    fn from(fault: KeyFault) -> Self {
+        match fault {
+            KeyFault::Expired => Self::KeyExpired,
+            KeyFault::Network => Self::KeyNetwork,
+            KeyFault::Part => Self::KeyPart,
+        }
     }
 }

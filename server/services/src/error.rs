@@ -2,6 +2,7 @@
 
 use chrono::TimeDelta;
 use deadbeat_domain::monitor::FieldError;
+use deadbeat_domain::people::key_limit::KeyFault;
 use deadbeat_domain::people::permission::Refusal;
 use deadbeat_store::StoreError;
 use thiserror::Error;
@@ -15,6 +16,9 @@ pub enum ServiceError {
     /// The caller's role or key does not allow it.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The caller's key may not be used now, from here, or for this.
+    #[error(transparent)]
+    KeyFault(#[from] KeyFault),
     /// Some fields are invalid.
     #[error("the request has invalid fields")]
     Invalid(Vec<FieldError>),

@@ -13,6 +13,7 @@ use deadbeat_domain::monitor::transition::{on_pause, on_resume, on_settings_chan
 use deadbeat_domain::monitor::{FieldError, MonitorState, check_slug};
 use deadbeat_domain::people::access::Access;
 use deadbeat_domain::people::audit::{Act, Entry};
+use deadbeat_domain::people::key_limit::KeyFault;
 use deadbeat_domain::people::permission::Action;
 use deadbeat_store::monitor::Monitor;
 use deadbeat_store::monitor::settings;
@@ -23,6 +24,7 @@ pub use self::change::{Change, ChannelChoice, DEFAULT_GRACE_SECONDS};
 use self::change::{apply, entry};
 use self::state::{load_runs, write_state};
 use crate::incident::changed::{Background, Changed, Occurrence, OccurrenceKind};
+use crate::people::api_key;
 use crate::people::audit;
 use crate::people::pace::Work;
 use crate::people::quota::spend;
@@ -55,12 +57,31 @@ pub async fn create_by_ping(
     let _piece = services.paces.take(project, Work::CreateMonitor).await?;
     let now = services.now();
     let mut tx = services.store.begin().await?;
+    check_limits(&mut tx, access, project, change, now).await?;
     let a_day = services.quotas.settings().created_monitors_per_day;
     spend(&mut tx, &Counted::CreatedMonitors(project), a_day, now).await?;
     let monitor = create_in(&mut tx, project, change, now).await?;
     audit::note(&mut tx, entry(access, &monitor, Act::MonitorCreated, change, now));
     tx.commit().await?;
     Ok(monitor)
+}
+
+/// Returns an error if the limits of the ping key do not allow this monitor.
+async fn check_limits(
+    tx: &mut Tx,
+    access: &Access,
+    project: ProjectId,
+    change: &Change,
+    now: DateTime<Utc>,
+) -> Result<(), ServiceError> {
+    let limits = api_key::limits_of(tx, access, project).await?;
+    limits.allow(access.address(), now)?;
+    let (slug, tags) = (change.slug.as_deref(), change.tags.as_deref());
+    if limits.covers(slug.unwrap_or_default(), tags.unwrap_or_default()) {
+        Ok(())
+    } else {
+        Err(KeyFault::Part.into())
+    }
 }
 
 async fn create_in(

@@ -34,10 +34,29 @@ pub fn random_text(length: usize) -> String {
     text
 }
 
-/// Returns a new key of a scope: its prefix and 43 random characters, 256 bits.
+/// Returns a new key of a scope: its prefix, 43 random characters (256 bits), and a checksum of 6 characters.
+///
+/// The checksum lets a scanner of secrets tell a key from other text without asking the server. The server does not check it: keys of older versions
+/// have none (ADR 048).
 #[must_use]
 pub fn new_key(scope: Scope) -> String {
-    format!("{}{}", scope.prefix(), random_text(43))
+    let mut key = format!("{}{}", scope.prefix(), random_text(43));
+    let sum = checksum(&key);
+    key.push_str(&sum);
+    key
+}
+
+/// Returns the CRC-32 (IEEE) of a text in base 62 over `0-9A-Za-z`, as 6 digits, the highest first.
+#[must_use]
+pub fn checksum(text: &str) -> String {
+    let mut rest = crc32fast::hash(text.as_bytes());
+    let mut digits = [0_u8; 6];
+    for digit in digits.iter_mut().rev() {
+        // 62^6 is greater than 2^32, so nothing is left at the end.
+        *digit = ALPHABET[(rest % 62) as usize];
+        rest /= 62;
+    }
+    digits.into_iter().map(char::from).collect()
 }
 
 /// Returns the SHA-256 digest of a key, which is stored instead of the key. A slow hash adds nothing to 256 bits of
@@ -45,4 +64,22 @@ pub fn new_key(scope: Scope) -> String {
 #[must_use]
 pub fn digest(secret: &str) -> Vec<u8> {
     Sha256::digest(secret.as_bytes()).to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_ends_with_the_checksum_of_the_rest() {
+        for scope in Scope::ALL {
+            let key = new_key(scope);
+            let (rest, sum) = key.split_at(47);
+            assert!(key.len() == 53 && rest.starts_with(scope.prefix()), "{key}");
+            assert_eq!(checksum(rest), sum);
+            assert!(deadbeat_domain::people::key::is_plausible(&key));
+        }
+        // CRC-32 of "123456789" is 0xCBF43926 (RFC 3385), which is 3,421,780,262.
+        assert_eq!(checksum("123456789"), "3jZRME");
+    }
 }

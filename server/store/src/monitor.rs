@@ -257,7 +257,7 @@ pub use lock::{
     Held, claim_overdue, existing, judge_runs_of, lock, lock_after, lock_by_slug, lock_entries,
     lock_for_signals, lock_free, lock_members, lock_of_beat, lock_of_workers, lock_unlisted,
 };
-pub use resolve::{Resolved, ping_ids, resolve_entries, resolve_slugs};
+pub use resolve::{Resolved, ping_ids, resolve_entries, resolve_slugs, tags_of_slug};
 
 /// Writes new monitors.
 ///

@@ -1,5 +1,7 @@
 //! `/api/v1/api-keys`: keys have a name and a scope, are shown once, and are revoked permanently.
 
+mod limit;
+
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 

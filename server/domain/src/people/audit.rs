@@ -100,6 +100,8 @@ acts! {
     IncidentAcknowledged = "incident.acknowledged",
     /// Somebody issued an API key.
     KeyIssued = "api_key.issued",
+    /// Somebody replaced an API key by a new one.
+    KeyRotated = "api_key.rotated",
     /// Somebody revoked an API key.
     KeyRevoked = "api_key.revoked",
     /// Somebody deleted a Beat with its monitors.

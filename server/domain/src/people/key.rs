@@ -9,11 +9,15 @@ pub enum Scope {
     Read,
     /// Reads and changes.
     Write,
+    /// Reads the audit trail, and nothing else.
+    Audit,
+    /// Reads the project's figures, and nothing else.
+    Metrics,
 }
 
 impl Scope {
-    /// Every scope, most powerful first.
-    pub const ALL: [Self; 3] = [Self::Write, Self::Read, Self::Ping];
+    /// Every scope, those with the most permissions first.
+    pub const ALL: [Self; 5] = [Self::Write, Self::Read, Self::Ping, Self::Audit, Self::Metrics];
 
     /// As written in SQL and JSON.
     #[must_use]
@@ -22,6 +26,8 @@ impl Scope {
             Self::Ping => "ping",
             Self::Read => "read",
             Self::Write => "write",
+            Self::Audit => "audit",
+            Self::Metrics => "metrics",
         }
     }
 
@@ -38,6 +44,8 @@ impl Scope {
             Self::Ping => "dbp_",
             Self::Read => "dbr_",
             Self::Write => "dbw_",
+            Self::Audit => "dba_",
+            Self::Metrics => "dbm_",
         }
     }
 }

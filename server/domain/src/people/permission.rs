@@ -27,6 +27,8 @@ pub enum Action {
     ChangeProject,
     /// See the audit trail.
     ReadAudit,
+    /// See the project's figures.
+    ReadMetrics,
 }
 
 /// A row of the table.
@@ -42,7 +44,7 @@ struct Row {
 
 impl Action {
     /// Every action, in the order of the table.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Read,
         Self::SeePingUrls,
         Self::Signal,
@@ -52,6 +54,7 @@ impl Action {
         Self::ManageKeys,
         Self::ChangeProject,
         Self::ReadAudit,
+        Self::ReadMetrics,
     ];
 
     fn row(self) -> Row {
@@ -104,7 +107,7 @@ impl Action {
             ),
             Self::ManageKeys => row(
                 "manage_keys",
-                "see, issue and revoke API keys",
+                "see, issue, replace and revoke API keys",
                 Some(Role::Admin),
                 &[Scope::Write],
             ),
@@ -119,7 +122,14 @@ impl Action {
                 "read_audit",
                 "see the audit trail",
                 Some(Role::Admin),
-                &[Scope::Write],
+                &[Scope::Audit, Scope::Write],
+            ),
+            // They are sums: they name nothing of the project.
+            Self::ReadMetrics => row(
+                "read_metrics",
+                "see the project's figures",
+                Some(Role::Viewer),
+                &[Scope::Metrics, Scope::Read, Scope::Write],
             ),
         }
     }
@@ -240,9 +250,11 @@ mod tests {
                 (&[Owner, Admin, Member], &[Write])
             }
             Action::Signal => (&[], &[Ping]),
-            Action::ManageChannels | Action::ManageKeys | Action::ChangeProject | Action::ReadAudit => {
+            Action::ManageChannels | Action::ManageKeys | Action::ChangeProject => {
                 (&[Owner, Admin], &[Write])
             }
+            Action::ReadAudit => (&[Owner, Admin], &[Audit, Write]),
+            Action::ReadMetrics => (&[Owner, Admin, Member, Viewer], &[Metrics, Read, Write]),
         }
     }
 
@@ -285,7 +297,7 @@ mod tests {
     fn a_viewer_and_a_read_key_change_nothing_and_only_a_ping_key_reports() {
         let project = ProjectId::generate();
         for action in Action::ALL {
-            let is_read = action == Action::Read;
+            let is_read = matches!(action, Action::Read | Action::ReadMetrics);
             assert_eq!(
                 account(project, Role::Viewer).may(action).is_ok(),
                 is_read,
@@ -296,6 +308,16 @@ mod tests {
                 is_read,
                 "{action:?}"
             );
+            for (scope, only) in [
+                (Scope::Audit, Action::ReadAudit),
+                (Scope::Metrics, Action::ReadMetrics),
+            ] {
+                assert_eq!(
+                    key(project, scope).may(action).is_ok(),
+                    action == only,
+                    "{action:?}"
+                );
+            }
             let is_signal = action == Action::Signal;
             assert_eq!(
                 key(project, Scope::Ping).may(action).is_ok(),
@@ -314,7 +336,11 @@ mod tests {
         for scope in Scope::ALL {
             table += &format!("{} key | ", scope.as_str());
         }
-        table = format!("{}\n|{}", table.trim_end(), " --- |".repeat(9));
+        table = format!(
+            "{}\n|{}",
+            table.trim_end(),
+            " --- |".repeat(2 + Role::ALL.len() + Scope::ALL.len())
+        );
         for action in Action::ALL {
             table += &format!("\n| `{}` | {} |", action.name(), action.row().words);
             let roles = Role::ALL.map(|role| action.is_of_role(role));
@@ -340,7 +366,7 @@ mod tests {
             ),
             (
                 account(project, Role::Viewer).may(Action::ManageKeys),
-                "your role in this project is viewer; from admin on, a role may see, issue and revoke API keys",
+                "your role in this project is viewer; from admin on, a role may see, issue, replace and revoke API keys",
             ),
             (
                 account(project, Role::Owner).may(Action::Signal),

@@ -36,6 +36,7 @@ pub fn configure(config: &mut ServiceConfig) {
             .configure(alert::policy::configure)
             .configure(people::api_key::configure)
             .configure(people::audit::configure)
+            .configure(people::figures::configure)
             .configure(celery::beat::configure)
             .configure(celery::worker::configure)
             .configure(judge::blind_spell::configure)

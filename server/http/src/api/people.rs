@@ -2,4 +2,5 @@
 
 pub mod api_key;
 pub mod audit;
+pub mod figures;
 pub mod project;

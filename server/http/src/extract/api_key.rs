@@ -42,7 +42,7 @@ async fn access(request: &HttpRequest, action: Action) -> Result<(ProjectId, Acc
             Actor::Key { id, .. } => Some(id),
             _ => None,
         },
-        Err(Denied::Refused { key, .. }) => Some(*key),
+        Err(Denied::Refused { key, .. } | Denied::Limited { key, .. }) => Some(*key),
         Err(_) => None,
     };
     if let Some(key) = key {
@@ -64,6 +64,7 @@ impl From<Denied> for ApiError {
             ),
             Denied::Unknown => Self::new(Problem::UnknownKey, text),
             Denied::Refused { .. } => Self::new(Problem::KeyScope, text),
+            Denied::Limited { fault, .. } => Self::new(fault.into(), text),
             Denied::Store(error) => error.into(),
         }
     }
@@ -99,4 +100,5 @@ extract! {
     MayManageKeys, ManageKeys;
     MayChangeProject, ChangeProject;
     MayReadAudit, ReadAudit;
+    MayReadMetrics, ReadMetrics;
 }

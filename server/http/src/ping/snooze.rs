@@ -13,10 +13,11 @@ use deadbeat_domain::people::key;
 use deadbeat_domain::people::permission::Action;
 use deadbeat_services::ServiceError;
 use deadbeat_services::alert::hold::{Snoozed, snooze_by_ping};
-use deadbeat_services::people::api_key::{Denied, authorise};
+use deadbeat_services::people::api_key::{Denied, authorise_part};
 use deadbeat_store::StoreError;
 use deadbeat_store::connection::asker::Asker;
 
+use super::limited::limited;
 use super::{text, too_many, try_again};
 use crate::extract::peer::client_ip;
 use crate::state::AppState;
@@ -55,8 +56,9 @@ pub(super) async fn answer(request: &HttpRequest, state: &Data<AppState>, order:
         return text(StatusCode::BAD_REQUEST, "a snooze lasts from 1s to 24h");
     };
     let client = client_ip(request, state);
-    let access = match authorise(&state.services, Some(order.key), Action::Signal, client).await {
-        Ok(access) => access,
+    let (access, _) = match authorise_part(&state.services, Some(order.key), Action::Signal, client).await {
+        Ok(allowed) => allowed,
+        Err(Denied::Limited { fault, .. }) => return limited(fault),
         Err(Denied::Store(error)) => return away(&error.into()),
         // The same answer as for an unknown path, so that a caller without a valid key cannot find out which keys exist.
         Err(_) => return text(StatusCode::NOT_FOUND, "not found"),
@@ -97,6 +99,7 @@ async fn snooze(state: &Data<AppState>, access: &Access, what: &Snoozed, length:
     match snooze_by_ping(&state.services, access, what, length).await {
         Ok(()) => text(StatusCode::OK, "OK"),
         Err(ServiceError::Invalid(_)) => text(StatusCode::BAD_REQUEST, "invalid tag"),
+        Err(ServiceError::KeyFault(fault)) => limited(fault),
         Err(ServiceError::NotFound(_) | ServiceError::Refused(_)) => text(StatusCode::NOT_FOUND, "not found"),
         Err(ServiceError::Limit { .. }) => too_many(TimeDelta::hours(1)),
         Err(error) => away(&error),

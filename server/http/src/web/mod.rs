@@ -264,6 +264,7 @@ impl From<ServiceError> for PageError {
             ServiceError::Store(error) => error.into(),
             // A form's handler shows these errors beside the fields of the form. Reaching this line means that a handler forgot to.
             error @ (ServiceError::Invalid(_)
+            | ServiceError::KeyFault(_)
             | ServiceError::SlugTaken(_)
             | ServiceError::Conflict(_)
             | ServiceError::Limit { .. }) => {

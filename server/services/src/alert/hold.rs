@@ -13,6 +13,7 @@ use deadbeat_domain::limits;
 use deadbeat_domain::monitor::{FieldError, check_tags};
 use deadbeat_domain::people::access::Access;
 use deadbeat_domain::people::audit::{Act, Entry};
+use deadbeat_domain::people::key_limit::KeyFault;
 use deadbeat_domain::people::permission::Action;
 use deadbeat_store::alert::snooze::{self, Target};
 use deadbeat_store::alert::waiting::Only;
@@ -20,6 +21,7 @@ use deadbeat_store::people::project::lock_rules;
 use deadbeat_store::{StoreResult, Tx};
 
 use crate::alert::waiting::decide_anew;
+use crate::people::api_key;
 use crate::people::audit;
 use crate::people::pace::Work;
 use crate::{ServiceError, Services};
@@ -148,10 +150,35 @@ pub enum Snoozed {
     Project,
 }
 
+/// Returns an error if the limits of the ping key do not allow this snooze. A key with a limit to tags may snooze these tags, and monitors with them.
+async fn check_limits(
+    tx: &mut Tx,
+    access: &Access,
+    project: ProjectId,
+    what: &Snoozed,
+) -> Result<(), ServiceError> {
+    let limits = api_key::limits_of(tx, access, project).await?;
+    let is_covered = match what {
+        Snoozed::Project => !limits.is_partial(),
+        Snoozed::Tag(tag) => limits.covers("", std::slice::from_ref(tag)),
+        Snoozed::Slug(slug) => {
+            limits.covers(slug, &[]) || {
+                let tags = deadbeat_store::monitor::tags_of_slug(tx, project, slug).await?;
+                tags.is_none_or(|tags| limits.covers(slug, &tags))
+            }
+        }
+    };
+    if is_covered {
+        Ok(())
+    } else {
+        Err(KeyFault::Part.into())
+    }
+}
+
 /// Snoozes with a ping key, such as from a deploy script. A longer snooze stays as it is.
 ///
 /// # Errors
-/// If access is refused, the monitor is not found, the tag is invalid, the quota is used up, too many such requests
+/// If access is refused, the target is beyond the key's limits, the monitor is not found, the tag is invalid, the quota is used up, too many such requests
 /// run at once, or the database is away.
 pub async fn snooze_by_ping(
     services: &Services,
@@ -164,6 +191,7 @@ pub async fn snooze_by_ping(
     let now = services.now();
     let ends_at = now + length;
     let mut tx = services.store.begin().await?;
+    check_limits(&mut tx, access, project, what).await?;
     lock_rules(&mut tx, project).await?;
     snooze::delete_ended(&mut tx, project, now).await?;
     let target = match what {

@@ -13,7 +13,7 @@ use deadbeat_domain::people::role::Role;
 use deadbeat_store::Tx;
 use deadbeat_store::people::project::Project;
 
-use crate::people::api_key;
+use crate::people::api_key::{self, NewKey};
 use crate::people::audit;
 use crate::people::security_log::TARGET;
 use crate::{ServiceError, Services, feed};
@@ -78,7 +78,8 @@ pub(crate) async fn create_in(
         ("first read key", Scope::Read),
         ("first ping key", Scope::Ping),
     ] {
-        keys.push(api_key::issue_in(tx, project.id, name, scope, now).await?.1);
+        let new = NewKey::unlimited(name, scope);
+        keys.push(api_key::issue_in(tx, project.id, new, now).await?.1);
     }
     let ping_key = keys.pop().unwrap_or_default();
     let read_key = keys.pop().unwrap_or_default();

@@ -3,7 +3,9 @@
 use deadbeat_domain::ids::{ApiKeyId, MonitorId, PingId, ProjectId};
 use deadbeat_domain::people::access::{Access, Actor};
 use deadbeat_domain::people::key::Scope;
+use deadbeat_domain::people::key_limit::KeyLimits;
 
+use crate::people::api_key::limits;
 use crate::{Reader, StoreResult, Tx};
 
 /// Returns monitors and their ping ids, in id order, after a given monitor.
@@ -29,7 +31,7 @@ pub async fn ping_ids(
 }
 
 /// A ping by key and slug, resolved: the key's access, and the monitor if there is one.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Resolved {
     /// The place of the request (key and slug) in the arguments.
     pub index: usize,
@@ -37,6 +39,10 @@ pub struct Resolved {
     pub access: Access,
     /// The monitor of that slug.
     pub monitor_id: Option<MonitorId>,
+    /// The limits of the ping key. None: it has no limit.
+    pub limits: Option<Box<KeyLimits>>,
+    /// The monitor's tags, if the key is limited to tags.
+    pub tags: Vec<String>,
 }
 
 /// Resolves ping keys (by digest) and slugs. The answer leaves out unknown keys.
@@ -46,7 +52,8 @@ pub struct Resolved {
 pub async fn resolve_slugs(tx: &mut Tx, digests: &[Vec<u8>], slugs: &[String]) -> StoreResult<Vec<Resolved>> {
     let rows = sqlx::query!(
         r#"
-        SELECT asked.index AS "index!", api_key.id AS key_id, api_key.project_id, monitor.id AS "monitor_id?"
+        SELECT asked.index AS "index!", api_key.id AS key_id, api_key.project_id, monitor.id AS "monitor_id?",
+            expires_at, networks, slugs, api_key.tags, CASE WHEN api_key.tags IS NOT NULL THEN monitor.tags END AS monitor_tags
         FROM UNNEST($1::bytea[], $2::text[]) WITH ORDINALITY AS asked (digest, slug, index)
         JOIN api_key ON api_key.digest = asked.digest AND api_key.scope = 'ping' AND api_key.revoked_at IS NULL
         LEFT JOIN monitor ON monitor.project_id = api_key.project_id AND monitor.slug = asked.slug
@@ -68,6 +75,10 @@ pub async fn resolve_slugs(tx: &mut Tx, digests: &[Vec<u8>], slugs: &[String]) -
                 },
             ),
             monitor_id: row.monitor_id.map(MonitorId),
+            limits: Some(limits(row.expires_at, row.networks, row.slugs, row.tags))
+                .filter(|limits| !limits.is_none())
+                .map(Box::new),
+            tags: row.monitor_tags.unwrap_or_default(),
         })
         .collect())
 }
@@ -105,4 +116,18 @@ pub async fn resolve_entries(
             )
         })
         .collect())
+}
+
+/// Returns the tags of the monitor of a slug. None: the project has no such monitor.
+///
+/// # Errors
+/// When the database is away.
+pub async fn tags_of_slug(tx: &mut Tx, project: ProjectId, slug: &str) -> StoreResult<Option<Vec<String>>> {
+    Ok(sqlx::query_scalar!(
+        "SELECT tags FROM monitor WHERE project_id = $1 AND slug = $2",
+        project.0,
+        slug
+    )
+    .fetch_optional(tx.conn())
+    .await?)
 }

@@ -222,7 +222,10 @@ async fn nothing_is_changed_with_another_projects_id(pool: PgPool) {
         prefix: "dbp_".to_owned(),
         created_at: at(0),
         last_used_at: None,
+        last_used_addr: None,
         revoked_at: None,
+        limits: deadbeat_domain::people::key_limit::KeyLimits::default(),
+        replaced_by: None,
     };
     let mut tx = world.begin().await;
     api_key::insert(&mut tx, &key, &[7; 32]).await.unwrap();

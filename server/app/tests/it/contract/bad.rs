@@ -98,6 +98,9 @@ async fn no_malformed_body_is_taken_anywhere() {
     let window =
         json!({"name": "Move", "starts_at": "2100-01-01T00:00:00Z", "ends_at": "2100-01-02T00:00:00Z"});
     let window = caller.post("/api/v1/maintenance-windows", &window).await;
+    let key = caller
+        .post("/api/v1/api-keys", &json!({"name": "Key", "scope": "read"}))
+        .await;
     let before = dump(&harness).await;
 
     let operations: Vec<_> = contract()
@@ -105,12 +108,14 @@ async fn no_malformed_body_is_taken_anywhere() {
         .into_iter()
         .filter(|one| contract().wants_json(one))
         .collect();
-    assert_eq!(operations.len(), 16);
+    assert_eq!(operations.len(), 17);
     for operation in operations {
         let of = if operation.path.contains("channels") {
             &channel["id"]
         } else if operation.path.contains("windows") {
             &window["id"]
+        } else if operation.path.contains("api-keys") {
+            &key["id"]
         } else {
             &monitor["id"]
         };

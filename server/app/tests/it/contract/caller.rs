@@ -179,7 +179,7 @@ pub async fn dump(harness: &Harness) -> String {
         let query = format!(
             "SELECT coalesce(string_agg(row::text, E'\\n' ORDER BY row::text), '')
             FROM (
-                SELECT to_jsonb(whole) - ARRAY['check_after', 'last_used_at', 'next_attempt_at', 'attempt_count', 'lease', 'settled_at',
+                SELECT to_jsonb(whole) - ARRAY['check_after', 'last_used_at', 'last_used_addr', 'next_attempt_at', 'attempt_count', 'lease', 'settled_at',
                     'remind_at', 'sync_id'] AS row
                 FROM {table} AS whole
             ) AS rows"

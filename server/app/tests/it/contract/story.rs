@@ -3,6 +3,7 @@
 mod alerts;
 mod changes;
 mod on_call;
+mod people;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -325,7 +326,8 @@ async fn keys_and_project(caller: &Caller<'_>) {
         )
         .await;
     }
-    assert_eq!(caller.pages("/api/v1/api-keys", 2).await.len(), 6);
+    people::limited_keys(caller).await;
+    assert_eq!(caller.pages("/api/v1/api-keys", 2).await.len(), 8);
     expect(caller, Method::GET, "/api/v1/api-keys?limit=0", &json!(null), 400).await;
     expect(
         caller,

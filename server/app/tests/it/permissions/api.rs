@@ -77,22 +77,14 @@ impl Walk {
             api_key::revoke(services, &operator, key.id).await.unwrap();
             callers.push((Whose::Invalid, secret));
         }
-        for (whose, write, read, ping) in [
-            (
-                Whose::Own as fn(Scope) -> Whose,
-                &harness.api_key,
-                &harness.read_key,
-                &harness.ping_key,
-            ),
-            (Whose::Other, &other.api_key, &other.read_key, &other.ping_key),
+        for (whose, project) in [
+            (Whose::Own as fn(Scope) -> Whose, own),
+            (Whose::Other, other.project.id),
         ] {
+            let operator = Access::new(project, Actor::Operator);
             for scope in Scope::ALL {
-                let key = match scope {
-                    Scope::Write => write,
-                    Scope::Read => read,
-                    Scope::Ping => ping,
-                };
-                callers.push((whose(scope), key.clone()));
+                let issued = api_key::issue(services, &operator, "walk", scope).await.unwrap();
+                callers.push((whose(scope), issued.1));
             }
         }
         Self {

@@ -223,6 +223,12 @@ async fn every_request_that_changes_something_leaves_one_entry() {
             json!({"name": "New", "scope": "ping"}),
             "api_key.issued",
         ),
+        (
+            Method::POST,
+            format!("{issued}/rotate"),
+            json!({"overlap_seconds": 60}),
+            "api_key.rotated",
+        ),
         (Method::DELETE, issued, none.clone(), "api_key.revoked"),
         (
             Method::PATCH,

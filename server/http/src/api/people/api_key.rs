@@ -1,11 +1,13 @@
-//! API keys: list, issue, revoke.
+//! API keys: list, issue, replace, revoke.
 
 use actix_web::web::{Data, Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, web};
+use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::ApiKeyId;
 use deadbeat_domain::json::instant;
 use deadbeat_domain::monitor::FieldError;
 use deadbeat_domain::people::key::Scope;
+use deadbeat_domain::people::key_limit::{AskedLimits, Networks};
 use deadbeat_services::people::api_key as service;
 use deadbeat_store::page::Page;
 use deadbeat_store::people::api_key::ApiKey;
@@ -16,7 +18,7 @@ use uuid::Uuid;
 use crate::api::{id, only};
 use crate::error::ApiError;
 use crate::extract::api_key::MayManageKeys;
-use crate::extract::json::Json;
+use crate::extract::json::{Json, given, given_instant};
 use crate::extract::paging::{Query, cut, one_more};
 use crate::state::AppState;
 
@@ -33,6 +35,11 @@ pub fn configure(config: &mut ServiceConfig) {
             web::resource("/api-keys/{id}")
                 .route(web::delete().to(revoke))
                 .default_service(only("DELETE")),
+        )
+        .service(
+            web::resource("/api-keys/{id}/rotate")
+                .route(web::post().to(rotate))
+                .default_service(only("POST")),
         );
 }
 
@@ -41,6 +48,21 @@ pub fn configure(config: &mut ServiceConfig) {
 struct NewKey {
     name: String,
     scope: String,
+    #[serde(default, deserialize_with = "given_instant")]
+    expires_at: Option<DateTime<Utc>>,
+    #[serde(default, deserialize_with = "given")]
+    networks: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "given")]
+    slugs: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "given")]
+    tags: Option<Vec<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rotation {
+    #[serde(default, deserialize_with = "given")]
+    overlap_seconds: Option<i64>,
 }
 
 fn show(key: &ApiKey) -> Value {
@@ -51,7 +73,13 @@ fn show(key: &ApiKey) -> Value {
         "prefix": key.prefix,
         "created_at": instant(key.created_at),
         "last_used_at": key.last_used_at.map(instant),
+        "last_used_addr": key.last_used_addr,
         "revoked_at": key.revoked_at.map(instant),
+        "expires_at": key.limits.expires_at.map(instant),
+        "networks": key.limits.networks.as_ref().map(Networks::texts),
+        "slugs": Some(&key.limits.slugs).filter(|slugs| !slugs.is_empty()),
+        "tags": Some(&key.limits.tags).filter(|tags| !tags.is_empty()),
+        "replaced_by": key.replaced_by,
     })
 }
 
@@ -81,10 +109,37 @@ async fn issue(
     let Some(scope) = Scope::parse(&body.scope) else {
         return Err(ApiError::fields(vec![FieldError::new(
             "/scope",
-            "is not one of ping, read, write",
+            "is not one of ping, read, write, audit, metrics",
         )]));
     };
-    let (stored, secret) = service::issue(&state.services, &key.1, &body.name, scope).await?;
+    let new = service::NewKey {
+        name: body.name,
+        scope,
+        limits: AskedLimits {
+            expires_at: body.expires_at,
+            networks: body.networks,
+            slugs: body.slugs,
+            tags: body.tags,
+        },
+    };
+    let (stored, secret) = service::issue_limited(&state.services, &key.1, new).await?;
+    let mut shown = show(&stored);
+    shown["key"] = json!(secret);
+    Ok(HttpResponse::Created().json(shown))
+}
+
+/// Replaces a key by a new one. Only this answer contains the new key itself.
+async fn rotate(
+    key: MayManageKeys,
+    state: Data<AppState>,
+    path: Path<String>,
+    body: Json<Rotation>,
+) -> Result<HttpResponse, ApiError> {
+    let old = ApiKeyId(id(&path, "API key")?);
+    // Check this before reading the body: a caller who may not see the key must not get any other error.
+    service::check(&state.services, &key.1, old).await?;
+    let body = body.read().await?;
+    let (stored, secret) = service::rotate(&state.services, &key.1, old, body.overlap_seconds).await?;
     let mut shown = show(&stored);
     shown["key"] = json!(secret);
     Ok(HttpResponse::Created().json(shown))

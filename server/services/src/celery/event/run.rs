@@ -425,7 +425,7 @@ async fn accept_part(
     for (place, accepted) in places.into_iter().zip(join_all(pending).await) {
         match accepted {
             Ok(Accepted::Recorded) => {}
-            Ok(Accepted::Unknown { .. }) => {
+            Ok(Accepted::Unknown { .. } | Accepted::Refused(_)) => {
                 verdicts[place].1 =
                     Verdict::rejected("unknown_entry", "the monitor was deleted in the meantime");
             }

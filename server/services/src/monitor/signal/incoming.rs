@@ -3,6 +3,7 @@
 use deadbeat_domain::ids::PingId;
 use deadbeat_domain::monitor::ping::Signal;
 use deadbeat_domain::people::access::Access;
+use deadbeat_domain::people::key_limit::KeyFault;
 use serde::{Deserialize, Serialize};
 
 use crate::secret;
@@ -59,4 +60,6 @@ pub enum Accepted {
         /// The access of the ping key, if the signal came with a slug and a valid key.
         access: Option<Access>,
     },
+    /// The ping key is valid, but not now, from there, or for this monitor. Nothing was recorded.
+    Refused(KeyFault),
 }

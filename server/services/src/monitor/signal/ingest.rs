@@ -45,7 +45,7 @@ pub enum IngestError {
 pub struct IngestCounters {
     /// Signals that were written.
     pub recorded: AtomicU64,
-    /// Signals for monitors that do not exist.
+    /// Signals for monitors that do not exist, or by keys that may not send them.
     pub unknown: AtomicU64,
     /// Signals that were refused, because the queue was full or the database could not be reached.
     pub refused: AtomicU64,
@@ -64,7 +64,7 @@ impl IngestCounters {
     pub(crate) fn count(&self, accepted: Accepted) {
         let figure = match accepted {
             Accepted::Recorded => &self.recorded,
-            Accepted::Unknown { .. } => &self.unknown,
+            Accepted::Unknown { .. } | Accepted::Refused(_) => &self.unknown,
         };
         figure.fetch_add(1, Ordering::Relaxed);
     }

@@ -148,7 +148,7 @@ pub(super) async fn step(
         Kind::Quotas => Stepped::found(deadbeat_store::people::quota::remove_ended(tx, now, BATCH).await?),
         Kind::RevokedKeys => {
             let old = before(settings.revoked_key_days);
-            Stepped::found(deadbeat_store::people::api_key::forget_revoked(tx, old, BATCH).await?)
+            Stepped::found(deadbeat_store::people::api_key::forget_ended(tx, old, BATCH).await?)
         }
         Kind::Workers => Stepped::found(
             deadbeat_store::celery::worker::forget(tx, before(settings.worker_days), BATCH).await?,

@@ -167,6 +167,10 @@ impl Committer {
         let missing = self.missing(&mut tx, incoming, &targets, &found).await?;
         let mut places = Vec::with_capacity(incoming.len());
         for ((one, target), place) in incoming.iter().zip(&targets).zip(found) {
+            if let Some(fault) = target.fault {
+                places.push(Err(Fate::Answered(Accepted::Refused(fault))));
+                continue;
+            }
             let existing = match &one.address {
                 Address::Ping(id) => missing.iter().find(|(_, ping)| ping == id),
                 Address::Slug { .. } => missing.iter().find(|(id, _)| Some(*id) == target.monitor),

@@ -1,10 +1,13 @@
 //! Finds the monitors to which signals belong: by the database, or without it.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::net::IpAddr;
 
 use chrono::TimeDelta;
 use deadbeat_domain::ids::MonitorId;
 use deadbeat_domain::people::access::Access;
+use deadbeat_domain::people::key_limit::KeyFault;
+use deadbeat_store::monitor::Resolved;
 use deadbeat_store::{StoreResult, Tx};
 
 use super::commit::Committer;
@@ -18,6 +21,23 @@ pub(super) struct Target {
     /// The access of the ping key that came with the slug.
     pub(super) access: Option<Access>,
     pub(super) monitor: Option<MonitorId>,
+    /// Why the key may not send this signal.
+    pub(super) fault: Option<KeyFault>,
+}
+
+/// Returns why a key may not send a signal. The signal counts at the instant at which it arrived, so a spooled signal outlives its key.
+fn fault(resolved: &Resolved, one: &Incoming, slug: &str) -> Option<KeyFault> {
+    let limits = resolved.limits.as_ref()?;
+    let address = one
+        .remote_addr
+        .as_deref()
+        .and_then(|text| text.parse::<IpAddr>().ok());
+    if let Err(fault) = limits.allow(address, one.signal.received_at) {
+        return Some(fault);
+    }
+    // A monitor that does not exist has no tags. Whoever creates it checks its tags.
+    let is_covered = resolved.monitor_id.is_none() || limits.covers(slug, &resolved.tags);
+    (!is_covered).then_some(KeyFault::Part)
 }
 
 impl Committer {
@@ -42,6 +62,7 @@ impl Committer {
             .map(|_| Target {
                 access: None,
                 monitor: None,
+                fault: None,
             })
             .collect();
         let asked: Vec<(usize, &Vec<u8>, &String)> = incoming
@@ -58,12 +79,22 @@ impl Committer {
         let digests: Vec<Vec<u8>> = asked.iter().map(|(_, digest, _)| (*digest).clone()).collect();
         let slugs: Vec<String> = asked.iter().map(|(_, _, slug)| (*slug).clone()).collect();
         let now = self.clock.now();
-        let mut used = HashSet::new();
+        let mut used: HashMap<&Vec<u8>, Option<String>> = HashMap::new();
         for resolved in deadbeat_store::monitor::resolve_slugs(tx, &digests, &slugs).await? {
             let Some((index, digest, slug)) = asked.get(resolved.index) else {
                 continue;
             };
-            if resolved.monitor_id.is_some() {
+            let fault = fault(&resolved, incoming[*index], slug);
+            if let Some(fault) = fault {
+                targets[*index] = Target {
+                    access: None,
+                    monitor: None,
+                    fault: Some(fault),
+                };
+                continue;
+            }
+            // The cache serves while the database is away, and does not know limits.
+            if resolved.monitor_id.is_some() && resolved.limits.is_none() {
                 if self.slugs.len() >= MOST_SLUGS {
                     self.slugs.clear();
                 }
@@ -72,19 +103,24 @@ impl Committer {
             targets[*index] = Target {
                 access: Some(resolved.access),
                 monitor: resolved.monitor_id,
+                fault: None,
             };
             if self
                 .touched
                 .get(*digest)
                 .is_none_or(|at| now - *at >= TimeDelta::minutes(1))
             {
-                used.insert((*digest).clone());
+                used.insert(*digest, incoming[*index].remote_addr.clone());
             }
         }
         if !used.is_empty() {
-            let mut used: Vec<Vec<u8>> = used.into_iter().collect();
+            let mut used: Vec<_> = used.into_iter().collect();
             used.sort();
-            deadbeat_store::people::api_key::touch(tx, &used, now).await?;
+            let (used, addresses): (Vec<Vec<u8>>, Vec<Option<String>>) = used
+                .into_iter()
+                .map(|(digest, address)| (digest.clone(), address))
+                .unzip();
+            deadbeat_store::people::api_key::touch(tx, &used, &addresses, now).await?;
             // This also counts keys whose rows were locked, because the transaction with the lock notes the same use. Only valid keys get here, but a
             // project may have many.
             if self.touched.len() > 10_000 {
