@@ -5,13 +5,13 @@ pub mod google_chat;
 pub mod matrix;
 pub mod mattermost;
 #[cfg(test)]
-mod proofs;
+pub(super) mod proofs;
 pub mod rocket_chat;
 mod room;
 pub mod slack;
 pub mod teams;
 pub mod telegram;
-mod text;
+pub(super) mod text;
 pub mod zulip;
 
 use chrono::TimeDelta;
@@ -44,7 +44,7 @@ fn hex_color(tone: Tone) -> String {
 }
 
 /// Returns the JSON of an answer of any status. Null: there is no answer, or its body is no JSON.
-fn said(answer: &Result<Answer, OutboundError>) -> Value {
+pub(super) fn said(answer: &Result<Answer, OutboundError>) -> Value {
     answer
         .as_ref()
         .ok()
@@ -53,12 +53,12 @@ fn said(answer: &Result<Answer, OutboundError>) -> Value {
 }
 
 /// Returns the status of an answer, if an answer came.
-fn status_of(answer: &Result<Answer, OutboundError>) -> Option<u16> {
+pub(super) fn status_of(answer: &Result<Answer, OutboundError>) -> Option<u16> {
     answer.as_ref().ok().map(|answer| answer.status)
 }
 
 /// The outcome if the service's own error means that no later attempt can succeed. It switches the channel off.
-fn dead(answer: &Result<Answer, OutboundError>, outgoing: &Outgoing, error: &str) -> Outcome {
+pub(super) fn dead(answer: &Result<Answer, OutboundError>, outgoing: &Outgoing, error: &str) -> Outcome {
     let status = status_of(answer);
     Outcome::Failed {
         reason: status.map_or(Reason::ClientError, Reason::of_status),
@@ -72,7 +72,7 @@ fn dead(answer: &Result<Answer, OutboundError>, outgoing: &Outgoing, error: &str
 }
 
 /// The outcome if the status is a success but the body is not: the service refused the message, or a proxy answered.
-fn odd(answer: &Answer, outgoing: &Outgoing) -> Outcome {
+pub(super) fn odd(answer: &Answer, outgoing: &Outgoing) -> Outcome {
     Outcome::Retry {
         reason: Reason::ClientError,
         code: Some(answer.status.into()),
@@ -96,7 +96,7 @@ fn waiting(mut outcome: Outcome, asked: Option<i64>) -> Outcome {
 
 /// Returns an address below a base address of the settings. Each part is encoded, so none can change the rest of the
 /// path.
-fn below(base: &str, parts: &[&str]) -> Option<Url> {
+pub(super) fn below(base: &str, parts: &[&str]) -> Option<Url> {
     let mut url = Url::parse(base).ok()?;
     url.path_segments_mut().ok()?.pop_if_empty().extend(parts);
     Some(url)
@@ -104,7 +104,7 @@ fn below(base: &str, parts: &[&str]) -> Option<Url> {
 
 /// Checks that an address of the settings can be the base of other addresses: it has no credentials, query or
 /// fragment.
-fn check_base(field: &str, url: &str) -> Result<(), FieldError> {
+pub(super) fn check_base(field: &str, url: &str) -> Result<(), FieldError> {
     let is_base = Url::parse(url).is_ok_and(|url| {
         url.query().is_none()
             && url.fragment().is_none()
@@ -121,7 +121,7 @@ fn check_base(field: &str, url: &str) -> Result<(), FieldError> {
 }
 
 /// Returns all faults that the checks found.
-fn all(checks: impl IntoIterator<Item = Result<(), FieldError>>) -> Result<(), Vec<FieldError>> {
+pub(super) fn all(checks: impl IntoIterator<Item = Result<(), FieldError>>) -> Result<(), Vec<FieldError>> {
     let faults: Vec<FieldError> = checks.into_iter().filter_map(Result::err).collect();
     if faults.is_empty() { Ok(()) } else { Err(faults) }
 }

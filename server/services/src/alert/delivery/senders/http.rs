@@ -92,7 +92,7 @@ pub(super) fn check_reach(outbound: &Outbound, settings: &Settings, field: &str)
         .map_err(|error| FieldError::new(format!("/settings/{field}"), error.to_string()))
 }
 
-/// Sends a request with a JSON body. Reads the answer's body even for a success: see [`Call::reads_success`].
+/// Sends a request with a JSON body; null is no body. Reads the answer's body even for a success: see [`Call::reads_success`].
 ///
 /// # Errors
 /// See [`Outbound::send`].
@@ -119,7 +119,11 @@ pub(super) async fn call_json(
         method,
         url: url.to_owned(),
         headers: map,
-        body: body.to_string().into_bytes(),
+        body: if body.is_null() {
+            Vec::new()
+        } else {
+            body.to_string().into_bytes()
+        },
         reads_success: true,
     };
     outbound.send(call).await

@@ -12,6 +12,7 @@ pub mod email;
 pub(crate) mod http;
 mod markup;
 pub mod pager;
+pub mod push;
 pub mod webhook;
 
 use std::collections::HashMap;
@@ -54,6 +55,7 @@ pub static KINDS: &[&dyn Kind] = &[
     &pager::incident_io::IncidentIo,
     &pager::splunk_on_call::SplunkOnCall,
     &pager::apprise::Apprise,
+    &push::ntfy::Ntfy,
 ];
 
 /// Returns the kind of this name. None: only another version of the server may know it.

@@ -3,7 +3,7 @@
 pub mod alertmanager;
 pub mod apprise;
 mod check;
-mod event;
+pub(super) mod event;
 pub mod github;
 pub mod incident_io;
 pub mod jira_service_management;

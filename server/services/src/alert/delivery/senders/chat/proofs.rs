@@ -16,12 +16,12 @@ use super::super::{Kind, Outgoing, Sender};
 use crate::alert::outbox::samples::Sample;
 
 /// Markup and mentions of every service.
-pub(super) const EVIL: &str = "@everyone @here @all @**all** @_**x** @*g* <!channel> <@U012> <@&7> <users/all> #general ~town \
+pub(in crate::alert::delivery::senders) const EVIL: &str = "@everyone @here @all @**all** @_**x** @*g* <!channel> <@U012> <@&7> <users/all> #general ~town \
      [click](https://evil.example) [r]: https://evil.example <https://evil.example|click> https://evil.example www.evil.example `x` \
      ```y``` *z* ||s|| <b>b</b> <a href=\"https://evil.example\">a</a>";
 
 /// Makes a message in which every text from outside is this text.
-pub(super) fn of_text(text: &str) -> Message {
+pub(in crate::alert::delivery::senders) fn of_text(text: &str) -> Message {
     let mut sample = Sample::storm();
     sample.incident.summary = text.to_owned();
     sample.incident.subject.name = text.to_owned();
@@ -43,7 +43,7 @@ pub(super) fn of_text(text: &str) -> Message {
 }
 
 /// Makes messages that are longer than any service accepts, of characters that some encoding or escape lengthens.
-pub(super) fn huge() -> Vec<Message> {
+pub(in crate::alert::delivery::senders) fn huge() -> Vec<Message> {
     ["日本語", "🔥", "& < > \" ' \\", "_*`[]()#@://www."]
         .map(|text| of_text(&text.repeat(500)))
         .into()
@@ -106,12 +106,12 @@ pub(super) fn counts(requests: &[Vec<Request>]) -> Vec<usize> {
 }
 
 /// Returns the body of a request as JSON.
-pub(super) fn json_of(request: &Request) -> Value {
+pub(in crate::alert::delivery::senders) fn json_of(request: &Request) -> Value {
     serde_json::from_slice(&request.body).unwrap()
 }
 
 /// Checks a table of settings, and that no fault repeats a secret.
-pub(super) fn settings_are(kind: &dyn Kind, table: &[(Value, bool)]) {
+pub(in crate::alert::delivery::senders) fn settings_are(kind: &dyn Kind, table: &[(Value, bool)]) {
     for (settings, is_good) in table {
         let checked = kind.check_new(&Settings::new(kind.name(), settings.as_object().unwrap().clone()));
         assert_eq!(checked.is_ok(), *is_good, "{settings}: {checked:?}");

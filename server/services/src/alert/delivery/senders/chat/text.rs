@@ -3,7 +3,7 @@
 use super::super::markup::Markup;
 
 /// Returns the text without addresses that clients would turn into links by themselves: `https://` and `www.`.
-pub(super) fn unlinked(text: &str) -> String {
+pub(in crate::alert::delivery::senders) fn unlinked(text: &str) -> String {
     let text = text.replace("://", ":∕∕");
     let mut plain = String::with_capacity(text.len());
     let mut rest = text.as_str();

@@ -59,11 +59,11 @@ impl Level {
 
 /// A message as an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Page {
+pub(in crate::alert::delivery::senders) struct Page {
     /// The effect on the alert.
     pub(super) action: Action,
     /// Identifies the alert in the pager: the UUID of the incident, or of the delivery if there is no incident.
-    pub(super) key: String,
+    pub(in crate::alert::delivery::senders) key: String,
     /// The urgency.
     pub(super) level: Level,
     /// True if a person tests the channel. The alert then ends at once.
@@ -71,7 +71,7 @@ pub(super) struct Page {
 }
 
 impl Page {
-    pub(super) fn of(outgoing: &Outgoing) -> Self {
+    pub(in crate::alert::delivery::senders) fn of(outgoing: &Outgoing) -> Self {
         let message = &outgoing.message;
         let alert = message.alert();
         Self {
@@ -156,7 +156,7 @@ pub(super) fn table(story: &Story) -> Map<String, Value> {
 }
 
 /// The outcome if the service has nothing that the message could change.
-pub(super) fn nothing_to_do() -> Outcome {
+pub(in crate::alert::delivery::senders) fn nothing_to_do() -> Outcome {
     Outcome::Sent {
         code: None,
         handle: None,
