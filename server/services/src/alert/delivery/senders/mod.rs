@@ -56,6 +56,7 @@ pub static KINDS: &[&dyn Kind] = &[
     &pager::splunk_on_call::SplunkOnCall,
     &pager::apprise::Apprise,
     &push::ntfy::Ntfy,
+    &push::gotify::Gotify,
 ];
 
 /// Returns the kind of this name. None: only another version of the server may know it.

@@ -1,5 +1,6 @@
 //! Services that reach a phone: notifications, text messages and calls.
 
+pub mod gotify;
 pub mod ntfy;
 mod plain;
 #[cfg(test)]
