@@ -57,6 +57,7 @@ pub static KINDS: &[&dyn Kind] = &[
     &pager::apprise::Apprise,
     &push::ntfy::Ntfy,
     &push::gotify::Gotify,
+    &push::pushover::Pushover,
 ];
 
 /// Returns the kind of this name. None: only another version of the server may know it.

@@ -5,12 +5,18 @@ pub mod ntfy;
 mod plain;
 #[cfg(test)]
 mod proofs;
+pub mod pushover;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use deadbeat_domain::alert::Alert;
 use deadbeat_domain::alert::message::{Event, Message};
 use deadbeat_domain::incident::severity::Severity;
+use reqwest::Method;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use url::form_urlencoded;
+
+use crate::alert::delivery::outbound::{Answer, Call, Outbound, OutboundError};
 
 /// How loudly a phone announces a message. Each kind maps these levels to the service's own priorities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +53,41 @@ impl Urgency {
 /// Formats credentials as HTTP Basic authentication (RFC 7617).
 fn basic(name: &str, password: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{name}:{password}")))
+}
+
+/// Posts the parameters of a form. Reads the answer's body even for a success: see [`Call::reads_success`].
+///
+/// # Errors
+/// See [`Outbound::send`].
+async fn call_form(
+    outbound: &Outbound,
+    url: &str,
+    authorization: Option<&str>,
+    parameters: &[(&'static str, String)],
+) -> Result<Answer, OutboundError> {
+    let mut headers = HeaderMap::new();
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("application/x-www-form-urlencoded"),
+    );
+    if let Some(authorization) = authorization {
+        let mut value = HeaderValue::from_str(authorization).map_err(|_| {
+            OutboundError::Url("the header authorization cannot hold the channel's setting".to_owned())
+        })?;
+        value.set_sensitive(true);
+        headers.insert(AUTHORIZATION, value);
+    }
+    let call = Call {
+        method: Method::POST,
+        url: url.to_owned(),
+        headers,
+        body: form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(parameters)
+            .finish()
+            .into_bytes(),
+        reads_success: true,
+    };
+    outbound.send(call).await
 }
 
 #[cfg(test)]
