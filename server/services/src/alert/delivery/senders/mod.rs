@@ -58,6 +58,7 @@ pub static KINDS: &[&dyn Kind] = &[
     &push::ntfy::Ntfy,
     &push::gotify::Gotify,
     &push::pushover::Pushover,
+    &push::signal::Signal,
 ];
 
 /// Returns the kind of this name. None: only another version of the server may know it.

@@ -6,12 +6,14 @@ mod plain;
 #[cfg(test)]
 mod proofs;
 pub mod pushover;
+pub mod signal;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use deadbeat_domain::alert::Alert;
 use deadbeat_domain::alert::message::{Event, Message};
 use deadbeat_domain::incident::severity::Severity;
+use deadbeat_domain::monitor::FieldError;
 use reqwest::Method;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use url::form_urlencoded;
@@ -53,6 +55,25 @@ impl Urgency {
 /// Formats credentials as HTTP Basic authentication (RFC 7617).
 fn basic(name: &str, password: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{name}:{password}")))
+}
+
+/// Checks a phone number: `+`, the code of the country, and the number of the country (E.164, 15 digits at most).
+///
+/// # Errors
+/// If it is no such number.
+fn check_number(field: &str, number: &str) -> Result<(), FieldError> {
+    let is_number = number.strip_prefix('+').is_some_and(|digits| {
+        (7..=15).contains(&digits.len())
+            && digits.bytes().all(|b| b.is_ascii_digit())
+            && !digits.starts_with('0')
+    });
+    if is_number {
+        return Ok(());
+    }
+    Err(FieldError::new(
+        format!("/settings/{field}"),
+        "is no phone number of + and 7 to 15 digits, such as \"+4366412345678\"",
+    ))
 }
 
 /// Posts the parameters of a form. Reads the answer's body even for a success: see [`Call::reads_success`].
