@@ -42,8 +42,14 @@ impl Redactor {
         }
         // HTTP Basic authentication encodes the name and the password as one text (RFC 7617).
         let text = |field| settings.get(field).and_then(Value::as_str);
-        if let (Some(name), Some(password)) = (text("username"), text("password")) {
-            this.add(&STANDARD.encode(format!("{name}:{password}")), SECRET);
+        for (name, password) in [
+            ("username", "password"),
+            ("account_sid", "auth_token"),
+            ("api_key_sid", "auth_token"),
+        ] {
+            if let (Some(name), Some(password)) = (text(name), text(password)) {
+                this.add(&STANDARD.encode(format!("{name}:{password}")), SECRET);
+            }
         }
         if let Some(secret) = signing_secret {
             this.add(secret, SECRET);

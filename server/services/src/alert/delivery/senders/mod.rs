@@ -59,6 +59,7 @@ pub static KINDS: &[&dyn Kind] = &[
     &push::gotify::Gotify,
     &push::pushover::Pushover,
     &push::signal::Signal,
+    &push::twilio_sms::TwilioSms,
 ];
 
 /// Returns the kind of this name. None: only another version of the server may know it.

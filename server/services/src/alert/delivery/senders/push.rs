@@ -7,6 +7,8 @@ mod plain;
 mod proofs;
 pub mod pushover;
 pub mod signal;
+mod twilio;
+pub mod twilio_sms;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
