@@ -60,6 +60,7 @@ pub static KINDS: &[&dyn Kind] = &[
     &push::pushover::Pushover,
     &push::signal::Signal,
     &push::twilio_sms::TwilioSms,
+    &push::twilio_call::TwilioCall,
 ];
 
 /// Returns the kind of this name. None: only another version of the server may know it.

@@ -8,6 +8,7 @@ mod proofs;
 pub mod pushover;
 pub mod signal;
 mod twilio;
+pub mod twilio_call;
 pub mod twilio_sms;
 
 use base64::Engine;
