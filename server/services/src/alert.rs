@@ -8,6 +8,7 @@ pub mod example;
 pub mod hold;
 pub mod outbox;
 pub mod policy;
+pub mod push_key;
 pub mod resend;
 pub mod rotation;
 pub mod sealing;

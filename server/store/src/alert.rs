@@ -7,6 +7,7 @@ pub mod delivery;
 pub mod escalation;
 pub mod handle;
 pub mod policy;
+pub mod push_key;
 pub mod rotation;
 pub mod sealed;
 pub mod snooze;

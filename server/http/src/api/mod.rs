@@ -30,6 +30,7 @@ pub fn configure(config: &mut ServiceConfig) {
             .configure(feed::configure)
             .configure(alert::channel::configure)
             .configure(alert::delivery::configure)
+            .configure(alert::push_key::configure)
             .configure(alert::snooze::configure)
             .configure(alert::window::configure)
             .configure(alert::rotation::configure)

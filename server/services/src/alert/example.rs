@@ -14,7 +14,7 @@ use deadbeat_domain::alert::message::{
 use deadbeat_domain::ids::{ChannelId, IncidentId};
 use deadbeat_domain::incident::cause::Cause;
 use deadbeat_domain::incident::command::Command;
-use deadbeat_domain::incident::{Repair, SubjectKind};
+use deadbeat_domain::incident::{LONG_DOWN, Repair, SubjectKind};
 use deadbeat_domain::limits;
 use deadbeat_store::incident::Incident;
 
@@ -182,6 +182,7 @@ fn incident(cause: Cause, phase: Phase) -> Message {
             acknowledged_by: None,
             remind_at: None,
             is_inferred: false,
+            is_flapping: false,
         };
         let at = enter(phase, &mut incident);
         let affected = (incident.subject.kind != SubjectKind::Monitor).then(shop::affected);
@@ -192,14 +193,14 @@ fn incident(cause: Cause, phase: Phase) -> Message {
             // The outbox writes reminders and escalations without reading the monitor.
             monitor: changed
                 .monitor()
-                .filter(|_| !matches!(phase, Phase::Reminder | Phase::Escalated)),
+                .filter(|_| !matches!(phase, Phase::Reminder | Phase::Escalated | Phase::LongDown)),
             affected: None,
             at,
             step: &[],
         };
         let mut message = compose(&site, &telling, shop::PROJECT, affected.as_ref());
         if let Event::Incident(event) = &mut message.event
-            && matches!(phase, Phase::Opened | Phase::Reminder | Phase::Escalated)
+            && phase.asks_to_act()
         {
             event.incident.acknowledge_url =
                 Some(format!("{SITE}/acknowledge/{}?token=…", event.incident.id));
@@ -220,6 +221,7 @@ fn enter(phase: Phase, incident: &mut Incident) -> DateTime<Utc> {
             at
         }
         Phase::Reminder => shop::NOW + TimeDelta::hours(4),
+        Phase::LongDown => shop::NOW + LONG_DOWN,
         Phase::Resolved => {
             let at = shop::NOW + TimeDelta::minutes(42);
             incident.resolved_at = Some(at);

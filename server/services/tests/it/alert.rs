@@ -13,3 +13,4 @@ pub mod rotation;
 mod secrets;
 mod severity;
 mod unsubscribing;
+mod web_push;

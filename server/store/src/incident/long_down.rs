@@ -43,7 +43,7 @@ pub async fn claim_long_down(
         WHERE project.id = incident.project_id
             AND (incident.project_id, incident.id) IN (SELECT * FROM UNNEST($3::uuid[], $2::uuid[]))
         RETURNING incident.id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at,
-            resolved_at, acknowledged_at, acknowledged_by, remind_at, inferred, severity",
+            resolved_at, acknowledged_at, acknowledged_by, remind_at, inferred, severity, flapping",
         now,
         &column(&due, |row| row.id),
         &column(&due, |row| row.project_id)

@@ -55,6 +55,7 @@ pub const OF_ALL: &[&str] = &[
     "blind_spell",
     "evaluator",
     "listener",
+    "push_key",
     "quota",
     "sealing_key",
     "writer",

@@ -44,7 +44,7 @@ use tracing::Instrument;
 
 use crate::Site;
 use crate::alert::sealing::{Opened, Unopened};
-use crate::alert::{confirmation, unsubscribe};
+use crate::alert::{confirmation, push_key, unsubscribe};
 use crate::incident::{button, link};
 use crate::operation::duty::Duty;
 use crate::secret::keyring::Keyring;
@@ -417,6 +417,12 @@ impl Delivery {
                 &self.ring,
                 site,
             );
+        }
+        if senders::kind(kind).is_some_and(senders::Kind::shows_identity) {
+            match push_key::identity(&self.store, &self.ring, self.site.as_ref()).await {
+                Ok(identity) => signed.identity = Some(identity),
+                Err(fault) => return passing(Reason::Setup, fault.to_string()),
+            }
         }
         let outgoing = Outgoing {
             id: row.id,

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use deadbeat_domain::time::Clock;
 use deadbeat_store::alert::claim::START;
+use deadbeat_store::alert::push_key;
 use deadbeat_store::alert::sealed::{self, Batch};
 use deadbeat_store::{Store, StoreResult, with_sources};
 use tokio_util::sync::CancellationToken;
@@ -149,6 +150,11 @@ pub async fn missing(store: &Store, ring: &Keyring) -> StoreResult<Vec<MissingKe
         && used.iter().all(|(id, _)| *id != agreed)
     {
         used.push((agreed, 0));
+    }
+    if let Some(push) = push_key::get(&reader).await?
+        && used.iter().all(|(id, _)| *id != push.key_id)
+    {
+        used.push((push.key_id, 0));
     }
     Ok(used
         .into_iter()

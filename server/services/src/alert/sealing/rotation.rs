@@ -12,6 +12,7 @@ use deadbeat_store::{Store, StoreError, StoreResult};
 use thiserror::Error;
 
 use super::keeper::{BATCH, write};
+use crate::alert::push_key;
 use crate::secret::keyring::{KeyError, Keyring};
 
 /// Progress of a rotation.
@@ -142,6 +143,7 @@ pub async fn rotate(
             break others;
         }
     };
+    push_key::seal_again(store, ring, &key).await?;
     let mut tx = store.begin().await?;
     sealed::agree(&mut tx, key.id(), now).await?;
     sealed::replace(&mut tx, key.id(), now).await?;

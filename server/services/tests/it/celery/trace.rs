@@ -211,7 +211,7 @@ async fn a_large_batch_gives_its_turn_back_before_its_runs_are_committed(pool: P
     // The writer of the history waits for this lock.
     let mut lock = world.pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE trace").execute(&mut *lock).await.unwrap();
-    let (services, access, now) = (world.services.clone(), world.access.clone(), world.now());
+    let (services, access, now) = (world.services.clone(), world.access, world.now());
     let accepting =
         tokio::spawn(async move { event::accept(&services, &access, batch, now, None).await.unwrap() });
 

@@ -61,6 +61,7 @@ pub static KINDS: &[&dyn Kind] = &[
     &push::signal::Signal,
     &push::twilio_sms::TwilioSms,
     &push::twilio_call::TwilioCall,
+    &push::web_push::WebPush,
 ];
 
 /// Returns the kind of this name. None: only another version of the server may know it.
@@ -99,6 +100,11 @@ pub trait Kind: Send + Sync {
     /// Makes the secret with which a new channel signs its messages. None: the kind does not sign.
     fn signing_secret(&self) -> Option<String> {
         None
+    }
+
+    /// True if each attempt shows the receiver the identity of this server: [`Signed::identity`].
+    fn shows_identity(&self) -> bool {
+        false
     }
 
     /// Makes the sender of this process.
@@ -158,6 +164,8 @@ pub struct Signed {
     /// The value of a button that acknowledges the incident. None: nobody should act on the message. Only a channel whose settings have the
     /// secret by which its service proves who pressed a button may show one.
     pub button: Option<String>,
+    /// The identity of this server for push services. None: the kind shows none.
+    pub identity: Option<push::web_push::Identity>,
 }
 
 impl Outgoing {

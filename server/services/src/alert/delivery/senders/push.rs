@@ -10,6 +10,7 @@ pub mod signal;
 mod twilio;
 pub mod twilio_call;
 pub mod twilio_sms;
+pub mod web_push;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
