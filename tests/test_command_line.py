@@ -44,13 +44,18 @@ def test_every_command_explains_itself() -> None:
 
 
 def test_a_project_is_made_beside_a_running_server(server: parts.Server) -> None:
-    done = deadbeat("project", "create", "--name", "Payments", "--json", "--data-dir", str(server.data))
+    done = deadbeat(
+        *("project", "create", "--name", "Payments", "--json", "--data-dir", str(server.data)),
+        *("--site-url", server.url),
+    )
     assert done.returncode == 0, done.stderr
     made = json.loads(done.stdout)
-    assert {"project_id", "api_key", "read_key", "ping_key"} <= set(made)
+    assert {"project_id", "api_key", "read_key", "ping_key", "sentry_dsn"} <= set(made)
 
     status, _, body = parts.call("GET", f"{server.url}/api/v1/project", made["read_key"])
-    assert (status, json.loads(body)["name"]) == (200, "Payments")
+    project = json.loads(body)
+    assert (status, project["name"]) == (200, "Payments")
+    assert made["sentry_dsn"] == project["sentry_dsn"].replace("<ping key>", made["ping_key"])
     assert parts.call("GET", f"{server.url}/ping/{made['ping_key']}/job?create=1")[0] == 201
     assert server.api("GET", "/monitors")["monitors"] == [], "another project's monitor is not seen"
 

@@ -338,7 +338,7 @@ impl std::str::FromStr for Secret {
 
 /// A checked URL of the server, without a slash at the end; empty if not set.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SiteUrl(String);
+pub struct SiteUrl(pub(crate) String);
 
 /// Returns the setting unless it is empty. Compose files say "not set" by an empty variable.
 fn set(secret: Option<&Secret>) -> Option<&str> {
@@ -397,7 +397,11 @@ impl ServeConfig {
     }
 }
 
-fn site_url(text: &str) -> Result<SiteUrl, String> {
+/// Reads the URL under which clients reach the server, without a slash at the end. An empty text: none.
+///
+/// # Errors
+/// What is allowed, for the person at the terminal.
+pub fn site_url(text: &str) -> Result<SiteUrl, String> {
     if text.is_empty() {
         return Ok(SiteUrl(String::new()));
     }

@@ -111,6 +111,14 @@ impl Site {
         format!("{}/ping/{}", self.url, id.0)
     }
 
+    /// Returns the DSN with which clients of Sentry report to a project: the ping key stands where they have a user. Any other text instead of a key
+    /// stands there as it is.
+    #[must_use]
+    pub fn sentry_dsn(&self, ping_key: &str, project_number: i64) -> String {
+        let (scheme, host) = self.url.split_once("://").unwrap_or(("http", &self.url));
+        format!("{scheme}://{ping_key}@{host}/{project_number}")
+    }
+
     /// Returns the URL of a cause's page.
     #[must_use]
     pub fn cause_url(&self, cause: deadbeat_domain::incident::cause::Cause) -> String {

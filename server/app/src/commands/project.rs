@@ -1,11 +1,11 @@
 //! `deadbeat project …`
 
 use clap::Subcommand;
-use deadbeat_services::ServiceError;
 use deadbeat_services::people::project;
+use deadbeat_services::{ServiceError, Services};
 use serde_json::json;
 
-use crate::config::DatabaseConfig;
+use crate::config::{DatabaseConfig, SiteUrl, site_url};
 use crate::database::Database;
 
 /// The subcommands of `deadbeat project`.
@@ -19,7 +19,10 @@ pub enum Command {
         /// The name of the project.
         #[arg(long)]
         name: String,
-        /// Answer in JSON: project_id, api_key, read_key, ping_key.
+        /// URL under which clients reach the server, for the Sentry DSN. Default: http://localhost:8000
+        #[arg(long, env = "DEADBEAT_SITE_URL", value_name = "URL", value_parser = site_url)]
+        site_url: Option<SiteUrl>,
+        /// Answer in JSON: project_id, api_key, read_key, ping_key, sentry_dsn.
         #[arg(long)]
         json: bool,
     },
@@ -33,15 +36,18 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
     let Command::Create {
         database: config,
         name,
+        site_url,
         json,
     } = command;
+    let site = site_url.map(|SiteUrl(url)| url).filter(|url| !url.is_empty());
+    let site = site.as_deref().unwrap_or("http://localhost:8000");
     let database = Database::of_command(&config).await?;
-    let created = match database.services("http://localhost").await {
-        Ok(services) => project::create(&services, &name, None).await.map_err(words),
+    let created = match database.services(site).await {
+        Ok(services) => create(&services, &name).await.map_err(words),
         Err(error) => Err(error),
     };
     database.stop().await;
-    let created = created?;
+    let (created, dsn) = created?;
     if json {
         println!(
             "{}",
@@ -51,6 +57,7 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
                 "api_key": created.api_key,
                 "read_key": created.read_key,
                 "ping_key": created.ping_key,
+                "sentry_dsn": dsn,
             })
         );
     } else {
@@ -58,8 +65,17 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
         println!("API key   {}", created.api_key);
         println!("read key  {}", created.read_key);
         println!("ping key  {}", created.ping_key);
+        println!("DSN       {dsn} (for Sentry's SDKs)");
     }
     Ok(())
+}
+
+/// Creates a project. Returns its keys, and the DSN of its ping key.
+async fn create(services: &Services, name: &str) -> Result<(project::Created, String), ServiceError> {
+    let created = project::create(services, name, None).await?;
+    let number = project::number(services, created.project.id).await?;
+    let dsn = services.site().sentry_dsn(&created.ping_key, number);
+    Ok((created, dsn))
 }
 
 /// Converts an error of a use case to a message for a person at a terminal.

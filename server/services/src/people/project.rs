@@ -92,6 +92,16 @@ pub(crate) async fn create_in(
     })
 }
 
+/// Returns the number of a project, which clients of other products use in place of its id.
+///
+/// # Errors
+/// If the project does not exist, or the database cannot be reached.
+pub async fn number(services: &Services, id: ProjectId) -> Result<i64, ServiceError> {
+    deadbeat_store::people::project::number(&services.reader(), id)
+        .await?
+        .ok_or(ServiceError::NotFound("project"))
+}
+
 /// Changes a project's name, or the seconds between reminders of open incidents (`Some(None)`: no reminders).
 ///
 /// # Errors

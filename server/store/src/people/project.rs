@@ -83,6 +83,18 @@ pub async fn get(reader: &Reader, id: ProjectId) -> StoreResult<Option<Project>>
     }))
 }
 
+/// Returns the number of a project, which clients of other products use in place of its id.
+///
+/// # Errors
+/// When the database is away.
+pub async fn number(reader: &Reader, id: ProjectId) -> StoreResult<Option<i64>> {
+    Ok(
+        sqlx::query_scalar!("SELECT number FROM project WHERE id = $1", id.0)
+            .fetch_optional(reader.pool())
+            .await?,
+    )
+}
+
 /// The values of a project that its alerts need.
 #[derive(Debug, Clone)]
 pub struct ForAlert {

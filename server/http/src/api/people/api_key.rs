@@ -9,6 +9,7 @@ use deadbeat_domain::monitor::FieldError;
 use deadbeat_domain::people::key::Scope;
 use deadbeat_domain::people::key_limit::{AskedLimits, Networks};
 use deadbeat_services::people::api_key as service;
+use deadbeat_services::people::project::number;
 use deadbeat_store::page::Page;
 use deadbeat_store::people::api_key::ApiKey;
 use serde::Deserialize;
@@ -141,6 +142,13 @@ async fn rotate(
     let body = body.read().await?;
     let (stored, secret) = service::rotate(&state.services, &key.1, old, body.overlap_seconds).await?;
     let mut shown = show(&stored);
+    shown["sentry_dsn"] = match scope {
+        Scope::Ping => {
+            let number = number(&state.services, key.0).await?;
+            json!(state.services.site().sentry_dsn(&secret, number))
+        }
+        Scope::Read | Scope::Write => Value::Null,
+    };
     shown["key"] = json!(secret);
     Ok(HttpResponse::Created().json(shown))
 }

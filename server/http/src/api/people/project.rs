@@ -34,19 +34,25 @@ struct Body {
     reminder_seconds: Option<Option<i32>>,
 }
 
-fn show(project: &Project) -> Value {
-    json!({
+/// The DSN has this text in the place of a ping key, because the server cannot show a key again.
+const SOME_KEY: &str = "<ping key>";
+
+async fn show(state: &AppState, project: &Project) -> Result<Value, ApiError> {
+    let number = service::number(&state.services, project.id).await?;
+    Ok(json!({
         "id": project.id,
+        "number": number,
         "name": project.name,
+        "sentry_dsn": state.services.site().sentry_dsn(SOME_KEY, number),
         "reminder_seconds": project.reminder_seconds,
         "created_at": instant(project.created_at),
-    })
+    }))
 }
 
 async fn read(key: MayRead, state: Data<AppState>) -> Result<HttpResponse, ApiError> {
     let project = deadbeat_store::people::project::get(&state.reader(), key.0).await?;
     let project = project.ok_or_else(|| ApiError::not_found("project"))?;
-    Ok(HttpResponse::Ok().json(show(&project)))
+    Ok(HttpResponse::Ok().json(show(&state, &project).await?))
 }
 
 async fn update(
@@ -59,5 +65,5 @@ async fn update(
         reminder_seconds,
     } = body.read().await?;
     let project = service::update(&state.services, &key.1, name.as_deref(), reminder_seconds).await?;
-    Ok(HttpResponse::Ok().json(show(&project)))
+    Ok(HttpResponse::Ok().json(show(&state, &project).await?))
 }
