@@ -29,6 +29,7 @@ mod shared_rules;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::time::Clock;
@@ -170,8 +171,10 @@ impl Services {
         }
     }
 
-    /// Logs that a ping key or a ping URL sends too many pings.
+    /// Counts a ping that a quota refused, and logs that its ping key or ping URL sends too many.
     pub fn note_flood(&self, address: &Address, client: Option<IpAddr>) {
+        let limited = &self.ingest.figures().limited;
+        limited.fetch_add(1, Ordering::Relaxed);
         let sender = people::quota::sender(address);
         if self.refusals.is_first(sender, self.now()) {
             let kind = match address {

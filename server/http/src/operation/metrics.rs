@@ -118,6 +118,11 @@ async fn text(state: &AppState) -> prometheus::Result<Vec<u8>> {
         figures.refused.load(Ordering::Relaxed),
     )?;
     counter(
+        "deadbeat_pings_limited_total",
+        "Pings not recorded, because their sender has used up its quota.",
+        figures.limited.load(Ordering::Relaxed),
+    )?;
+    counter(
         "deadbeat_ingest_batches_total",
         "Transactions of the writer.",
         figures.batches.load(Ordering::Relaxed),

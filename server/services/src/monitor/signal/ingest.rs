@@ -49,6 +49,8 @@ pub struct IngestCounters {
     pub unknown: AtomicU64,
     /// Signals that were refused, because the queue was full or the database could not be reached.
     pub refused: AtomicU64,
+    /// Signals that were not recorded, because their sender has used up its quota.
+    pub limited: AtomicU64,
     /// Transactions of the writers.
     pub batches: AtomicU64,
     /// Signals that went to the spool, because the database could not take them.
