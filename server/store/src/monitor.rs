@@ -330,6 +330,16 @@ pub async fn get(reader: &Reader, project: ProjectId, id: MonitorId) -> StoreRes
         .await?)
 }
 
+/// Returns the project's monitor of that slug.
+///
+/// # Errors
+/// When the database is away, or the row cannot be read.
+pub async fn by_slug(reader: &Reader, project: ProjectId, slug: &str) -> StoreResult<Option<Monitor>> {
+    one(select!("WHERE project_id = $1 AND slug = $2", project.0, slug)
+        .fetch_optional(reader.pool())
+        .await?)
+}
+
 /// The filter of a list.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
