@@ -117,3 +117,23 @@ def test_an_incident_is_one_alert_until_it_is_resolved(
     assert test["labels"]["severity"] == "info"
     deliveries = server.every("/deliveries", "deliveries")
     assert {one["status"] for one in deliveries} == {"sent"}
+
+
+def test_the_alert_that_always_fires_is_a_sign_of_life(server: parts.Server, tmp_path: Path) -> None:
+    schedule = {"kind": "interval", "seconds": 60}
+    monitor = server.api("POST", "/monitors", {"name": "Prometheus", "schedule": schedule})
+    token = monitor["ping_url"].rsplit("/", 1)[1]
+    started = Alertmanager(tmp_path, f"{server.url}/push/{token}")
+    try:
+        watchdog = {"labels": {"alertname": "Watchdog", "id": "w"}}
+        body = [{**watchdog, "endsAt": (datetime.now(UTC) + timedelta(hours=1)).isoformat()}]
+        assert parts.call("POST", f"{started.url}/api/v2/alerts", body=body)[0] == 200
+        path = f"/monitors/{monitor['id']}"
+        parts.wait_for("the sign of life", lambda: server.api("GET", path)["status"] == "up")
+
+        # Prometheus says that the rule no longer fires.
+        body = [{**watchdog, "endsAt": datetime.now(UTC).isoformat()}]
+        assert parts.call("POST", f"{started.url}/api/v2/alerts", body=body)[0] == 200
+        parts.wait_for("the end", lambda: server.api("GET", path)["status"] == "down")
+    finally:
+        started.part.stop()

@@ -6,6 +6,7 @@
 pub mod api;
 pub mod assets;
 pub mod callback;
+pub mod compat;
 pub mod connection;
 pub mod error;
 pub mod extract;
@@ -48,6 +49,7 @@ pub fn configure(config: &mut ServiceConfig, state: &AppState) {
                 .configure(operation::health::configure)
                 .configure(problem::configure)
                 .configure(operation::metrics::configure)
+                .configure(compat::configure)
                 .configure(api::configure)
                 .configure(callback::configure)
                 .configure(web::configure)

@@ -12,6 +12,7 @@ mod api_incident;
 mod api_key;
 mod api_monitor;
 mod api_schedule;
+mod compat;
 mod contract;
 mod embedded_postgres;
 mod harness;

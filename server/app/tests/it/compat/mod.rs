@@ -1,0 +1,3 @@
+//! The doors for clients of other products.
+
+mod push;
