@@ -4,6 +4,10 @@
 pub const PING_BODY_BYTES: usize = 100_000;
 /// Bytes of a JSON request body that are read; more is refused with 413.
 pub const JSON_BODY_BYTES: usize = 1_000_000;
+/// Bytes of a Sentry envelope that are read, before and after decompression. Its rest is discarded, never refused.
+pub const ENVELOPE_BYTES: usize = 1_000_000;
+/// Check-ins of one Sentry envelope that are read. Clients send one.
+pub const ENVELOPE_CHECK_INS: usize = 100;
 /// Bytes of an event batch after decompression.
 pub const EVENT_BATCH_BYTES: usize = 4_000_000;
 /// Events in one batch.

@@ -4,6 +4,7 @@
 mod cronitor;
 mod door;
 mod plain;
+mod sentry;
 mod uptime_kuma;
 mod webhook;
 
@@ -12,6 +13,7 @@ use actix_web::web::ServiceConfig;
 /// Mounts the routes, one line per product.
 pub fn configure(config: &mut ServiceConfig) {
     config
+        .configure(sentry::configure)
         .configure(uptime_kuma::configure)
         .configure(plain::better_stack)
         .configure(plain::dead_mans_snitch)

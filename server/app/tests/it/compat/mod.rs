@@ -1,3 +1,4 @@
 //! The doors for clients of other products.
 
 mod push;
+mod sentry;
