@@ -115,7 +115,7 @@ pub(super) fn parameter(request: &HttpRequest, name: &str) -> Option<String> {
 pub(super) enum Outcome {
     /// It is written and committed.
     Recorded,
-    /// No monitor has the address. With the access of the ping key, if the key is valid.
+    /// No monitor has the address, or the limits of the ping key refuse the report. With the access of the ping key, if the key is valid here.
     Unknown(Option<Access>),
     /// The sender has used up its quota. The server counted the report and recorded nothing.
     TooMany(TimeDelta),
@@ -148,6 +148,7 @@ pub(super) async fn take(request: &HttpRequest, state: &Data<AppState>, received
         Ok(Accepted::Unknown { access }) => {
             Outcome::Unknown(access.map(|access| access.from(client_ip(request, state))))
         }
+        Ok(Accepted::Refused(_)) => Outcome::Unknown(None),
         Err(IngestError::Full | IngestError::Unavailable) => Outcome::TryAgain,
     }
 }

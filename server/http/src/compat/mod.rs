@@ -3,6 +3,7 @@
 
 mod cronitor;
 mod door;
+mod opsgenie;
 mod plain;
 mod sentry;
 mod uptime_kuma;
@@ -14,6 +15,7 @@ use actix_web::web::ServiceConfig;
 pub fn configure(config: &mut ServiceConfig) {
     config
         .configure(sentry::configure)
+        .configure(opsgenie::configure)
         .configure(uptime_kuma::configure)
         .configure(plain::better_stack)
         .configure(plain::dead_mans_snitch)

@@ -3,7 +3,7 @@
 use actix_web::web::{Data, Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, web};
 use chrono::{DateTime, Utc};
-use deadbeat_domain::ids::ApiKeyId;
+use deadbeat_domain::ids::{ApiKeyId, ProjectId};
 use deadbeat_domain::json::instant;
 use deadbeat_domain::monitor::FieldError;
 use deadbeat_domain::people::key::Scope;
@@ -124,12 +124,10 @@ async fn issue(
         },
     };
     let (stored, secret) = service::issue_limited(&state.services, &key.1, new).await?;
-    let mut shown = show(&stored);
-    shown["key"] = json!(secret);
-    Ok(HttpResponse::Created().json(shown))
+    issued(&state, key.0, &stored, &secret).await
 }
 
-/// Replaces a key by a new one. Only this answer contains the new key itself.
+/// Replaces a key by a new one.
 async fn rotate(
     key: MayManageKeys,
     state: Data<AppState>,
@@ -141,13 +139,23 @@ async fn rotate(
     service::check(&state.services, &key.1, old).await?;
     let body = body.read().await?;
     let (stored, secret) = service::rotate(&state.services, &key.1, old, body.overlap_seconds).await?;
-    let mut shown = show(&stored);
-    shown["sentry_dsn"] = match scope {
+    issued(&state, key.0, &stored, &secret).await
+}
+
+/// Answers with a new key: the only answer that contains the key itself.
+async fn issued(
+    state: &AppState,
+    project: ProjectId,
+    stored: &ApiKey,
+    secret: &str,
+) -> Result<HttpResponse, ApiError> {
+    let mut shown = show(stored);
+    shown["sentry_dsn"] = match stored.scope {
         Scope::Ping => {
-            let number = number(&state.services, key.0).await?;
-            json!(state.services.site().sentry_dsn(&secret, number))
+            let number = number(&state.services, project).await?;
+            json!(state.services.site().sentry_dsn(secret, number))
         }
-        Scope::Read | Scope::Write => Value::Null,
+        Scope::Read | Scope::Write | Scope::Audit | Scope::Metrics => Value::Null,
     };
     shown["key"] = json!(secret);
     Ok(HttpResponse::Created().json(shown))

@@ -321,7 +321,7 @@ async fn follow(
         Err(error @ (ServiceError::Limit { .. } | ServiceError::TooMany { .. })) => {
             Err(Refusal::Dropped(format!("{slug}: {error}")))
         }
-        Err(ServiceError::Refused(_)) => Err(Refusal::UnknownKey),
+        Err(ServiceError::Refused(_) | ServiceError::KeyFault(_)) => Err(Refusal::UnknownKey),
         Err(error) => {
             tracing::warn!(error = %deadbeat_store::with_sources(&error), "a monitor could not be brought in step with its check-in");
             Err(Refusal::TryAgain)
