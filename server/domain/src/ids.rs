@@ -30,6 +30,8 @@ macro_rules! id {
 
 id!(/// A person.
     AccountId);
+id!(/// One session of an account.
+    SessionId);
 id!(/// The owner and isolation border of everything else.
     ProjectId);
 id!(/// One thing that is expected to report.

@@ -106,6 +106,8 @@ acts! {
     KeyRevoked = "api_key.revoked",
     /// Somebody deleted a Beat with its monitors.
     BeatDeleted = "beat.deleted",
+    /// A member deleted their account.
+    MemberAccountDeleted = "member.account_deleted",
 }
 
 /// Who acted.

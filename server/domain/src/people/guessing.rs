@@ -28,6 +28,12 @@ pub const KNOWN_PAIR: Rate = Rate {
     burst: 20.0,
     per_second: 0.5,
 };
+/// Codes of the second factor for one account, right or wrong, whatever the address: after ten at once, 36 an hour. A code of three steps is
+/// guessed with a chance of 3 in a million, so guessing takes a year on average.
+pub const FACTOR: Rate = Rate {
+    burst: 10.0,
+    per_second: 0.01,
+};
 /// Wrong tries from one address, whatever the account.
 pub const ADDRESS: Rate = Rate {
     burst: 30.0,
