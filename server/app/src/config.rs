@@ -1,5 +1,7 @@
 //! Every setting: its name, its default, its meaning. Only this module reads the environment (through clap).
 
+pub mod accounts;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -151,6 +153,10 @@ pub struct ServeConfig {
     #[arg(long, env = "DEADBEAT_CONFIRM_MAIL", value_name = "0|1", default_value = "1", value_parser = one_unless_zero,
         num_args = 0..=1, default_missing_value = "1")]
     pub confirm_mail: bool,
+
+    /// Accounts and sessions.
+    #[command(flatten)]
+    pub accounts: accounts::AccountConfig,
 
     /// Mail server: smtp://host:25, smtp://user:password@host:587?tls=required, smtps://user:password@host:465
     #[arg(long, env = "DEADBEAT_SMTP_URL", value_name = "URL", hide_env_values = true)]

@@ -38,6 +38,7 @@ use deadbeat_services::operation::retention::{Retention, RetentionSettings};
 use deadbeat_services::operation::selfwatch::Selfwatch;
 use deadbeat_services::operation::supervisor::{keep_running, keep_running_behind};
 use deadbeat_services::operation::watchdog::Watchdog;
+use deadbeat_services::people::account::AccountSettings;
 use deadbeat_services::people::quota::QuotaSettings;
 use deadbeat_services::schedule::zone_data::ZoneData;
 use deadbeat_services::secret::keyring::Keyring;
@@ -95,6 +96,8 @@ pub struct Parts {
     pub confirm_mail: bool,
     /// The quotas of keys and projects.
     pub quotas: QuotaSettings,
+    /// The rules for accounts and sessions.
+    pub accounts: AccountSettings,
     /// The keys that encrypt the secrets of channels. Without keys, nobody can add a channel.
     pub keyring: Keyring,
 }
@@ -119,6 +122,7 @@ impl Parts {
             trusted_proxies: TrustedProxies::default(),
             confirm_mail: true,
             quotas: QuotaSettings::default(),
+            accounts: AccountSettings::default(),
             keyring: Keyring::default(),
         }
     }
@@ -168,6 +172,7 @@ impl App {
             trusted_proxies,
             confirm_mail,
             quotas,
+            accounts,
             keyring,
         } = parts;
         let spools = match spool.filter(|_| takes_requests) {
@@ -226,7 +231,8 @@ impl App {
         )
         .with_channel_rules(channel_rules)
         .with_keyring(keyring)
-        .with_quotas(quotas);
+        .with_quotas(quotas)
+        .with_accounts(accounts);
 
         selfwatch.attend(ingest.health().clone());
         let duties = selfwatch.duties().clone();

@@ -43,7 +43,8 @@ use crate::celery::trace::Traces;
 use crate::monitor::signal::incoming::Address;
 use crate::monitor::signal::ingest::Ingest;
 use crate::operation::selfwatch::Selfwatch;
-use crate::people::account::Passwords;
+use crate::people::account::hashing::Passwords;
+use crate::people::account::{AccountSettings, Desk};
 use crate::people::guessing::Guesses;
 use crate::people::pace::Paces;
 use crate::people::quota::{QuotaSettings, Quotas};
@@ -65,6 +66,10 @@ pub struct Services {
     pub(crate) passwords: Passwords,
     /// Counts recent wrong passwords.
     pub(crate) guesses: Guesses,
+    /// The rules for accounts.
+    pub(crate) accounts: AccountSettings,
+    /// Writes mails about accounts.
+    pub(crate) desk: Desk,
     /// Counts the clients that recently opened links of mails and alerts.
     pub(crate) strangers: Strangers,
     /// Notified when a use case has put something into the outbox.
@@ -147,6 +152,8 @@ impl Services {
             traces,
             passwords: Passwords::default(),
             guesses: Guesses::default(),
+            accounts: AccountSettings::default(),
+            desk: Desk::default(),
             strangers: Strangers::default(),
             refusals: Arc::default(),
             outbox_bell,
@@ -169,6 +176,21 @@ impl Services {
             quotas: Quotas::new(settings),
             ..self
         }
+    }
+
+    /// Replaces the rules for accounts.
+    #[must_use]
+    pub fn with_accounts(self, accounts: AccountSettings) -> Self {
+        Self { accounts, ..self }
+    }
+
+    /// True if this process can send mails to people about their accounts.
+    #[must_use]
+    pub fn can_mail(&self) -> bool {
+        self.channel_rules
+            .senders
+            .as_ref()
+            .is_some_and(alert::delivery::senders::Senders::can_post)
     }
 
     /// Counts a ping that a quota refused, and logs that its ping key or ping URL sends too many.

@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use clap::Subcommand;
-use deadbeat_services::people::account;
+use deadbeat_services::people::account::{self, factor};
 use deadbeat_services::secret;
 use serde_json::json;
 
@@ -29,6 +29,15 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Switch off the second factor of somebody who lost both the authenticator and the recovery codes. Make sure first that it is them.
+    RemoveSecondFactor {
+        /// Which database.
+        #[command(flatten)]
+        database: DatabaseConfig,
+        /// Mail address of the account.
+        #[arg(long)]
+        email: String,
+    },
 }
 
 /// Runs the subcommand.
@@ -36,12 +45,15 @@ pub enum Command {
 /// # Errors
 /// The message is written for the person at the terminal.
 pub async fn run(command: Command) -> anyhow::Result<()> {
-    let Command::Create {
-        database: config,
-        email,
-        password_stdin,
-        json,
-    } = command;
+    let (config, email, password_stdin, json) = match command {
+        Command::Create {
+            database,
+            email,
+            password_stdin,
+            json,
+        } => (database, email, password_stdin, json),
+        Command::RemoveSecondFactor { database, email } => return remove_factor(&database, &email).await,
+    };
     let given = if password_stdin {
         let mut text = String::new();
         std::io::stdin().read_to_string(&mut text)?;
@@ -70,4 +82,19 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+async fn remove_factor(config: &DatabaseConfig, email: &str) -> anyhow::Result<()> {
+    let database = Database::of_command(config).await?;
+    let removed = match database.services("http://localhost").await {
+        Ok(services) => factor::remove_by_operator(&services, email).await.map_err(words),
+        Err(error) => Err(error),
+    };
+    database.stop().await;
+    if removed? {
+        println!("the second factor of {email} is off");
+        Ok(())
+    } else {
+        anyhow::bail!("there is no account of {email} with a second factor")
+    }
 }

@@ -7,6 +7,7 @@ use clap::Subcommand;
 use deadbeat_domain::time::Clock;
 use deadbeat_services::alert::sealing::keeper::{self, Keeper};
 use deadbeat_services::alert::sealing::rotation::{self, Rotated};
+use deadbeat_services::people::account::factor;
 use deadbeat_services::secret::keyring::Keyring;
 use deadbeat_store::Store;
 use deadbeat_store::alert::sealed;
@@ -77,6 +78,19 @@ async fn rotate(store: &Store, keyring: &Keyring, accept_loss: bool) -> anyhow::
         println!("{} of {} channels", progress.sealed, progress.total);
     })
     .await?;
+    if let Some(key) = keyring.first() {
+        let (sealed, unopened) = factor::reseal(store, keyring, &key)
+            .await
+            .context("the database")?;
+        if sealed > 0 {
+            println!("{sealed} second factors of accounts were sealed anew");
+        }
+        if unopened > 0 {
+            println!(
+                "{unopened} second factors of accounts cannot be opened: their owners need a recovery code, and must set up an authenticator again"
+            );
+        }
+    }
     // Encrypts secrets that are still in clear, in case no server has done so yet.
     let passed = Keeper::new(store.clone(), Arc::new(SystemClock), keyring.clone())
         .pass_once()

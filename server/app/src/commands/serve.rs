@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use chrono::TimeDelta;
+use deadbeat_domain::people::account::SignUp;
 use deadbeat_domain::time::Clock;
 use deadbeat_http::connection::ConnectionSettings;
 use deadbeat_services::ServiceError;
@@ -42,6 +43,10 @@ pub async fn run(config: ServeConfig, zone_data: &Adopted) -> anyhow::Result<()>
     tracing::info!(%zone_data, "time zones");
     // Before making a database, report settings that cannot work.
     let senders = senders(&config)?;
+    let accounts = config.accounts.settings()?;
+    if accounts.sign_up != SignUp::Closed && config.smtp_url().is_none() {
+        anyhow::bail!("DEADBEAT_SIGN_UP needs a mail server: set DEADBEAT_SMTP_URL");
+    }
     let keyring = config.secrets.keyring(&config.database)?;
     let listener =
         TcpListener::bind(config.listen).with_context(|| format!("cannot listen on {}", config.listen))?;
@@ -221,6 +226,7 @@ fn start(
             created_monitors_per_day: config.created_monitors_per_day,
             api_keys_per_day: config.api_keys_per_day,
         },
+        accounts: config.accounts.settings()?,
         trusted_proxies: config.trusted_proxies.clone(),
         spool: (config.spool_mb > 0).then(|| (spool, u64::from(config.spool_mb) * 1_000_000)),
         confirm_mail: config.confirm_mail,

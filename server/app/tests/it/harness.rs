@@ -132,6 +132,11 @@ pub async fn start_confirming(smtp: Option<SmtpSettings>) -> Harness {
     start_by(Arc::new(SystemClock), smtp, true).await
 }
 
+/// Starts a server with a mail server and other settings.
+pub async fn start_mailing(smtp: SmtpSettings, change: impl FnOnce(Parts) -> Parts) -> Harness {
+    start_parts(senders(Some(smtp)), change).await
+}
+
 /// Starts a server whose clock stands still at that instant until the test moves it. The evaluator uses this clock, too.
 pub async fn start_at(now: &str) -> (Harness, StoppedClock) {
     let clock = StoppedClock::at(now.parse().unwrap());

@@ -21,6 +21,7 @@ mod lanes;
 mod permissions;
 mod ping_urls;
 mod silence;
+mod web_account;
 mod web_alert;
 mod web_cause;
 mod web_celery;

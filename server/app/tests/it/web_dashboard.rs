@@ -12,13 +12,13 @@ use crate::harness::{self, Harness};
 /// A browser: it keeps cookies. Tests read redirects and do not follow them.
 pub struct Browser<'a> {
     harness: &'a Harness,
-    cookies: Vec<(String, String)>,
+    pub cookies: Vec<(String, String)>,
     /// The server counts failures by address, so a test that fails on purpose has an address of its own.
     address: Option<String>,
 }
 
 impl<'a> Browser<'a> {
-    fn new(harness: &'a Harness) -> Self {
+    pub fn new(harness: &'a Harness) -> Self {
         Self {
             harness,
             cookies: Vec::new(),
@@ -83,12 +83,12 @@ impl<'a> Browser<'a> {
         self.send(request).await
     }
 
-    async fn post(&mut self, path: &str, fields: &[(&str, &str)]) -> Response {
+    pub async fn post(&mut self, path: &str, fields: &[(&str, &str)]) -> Response {
         let request = self.post_request(path, fields);
         self.send(request).await
     }
 
-    fn post_request(&self, path: &str, fields: &[(&str, &str)]) -> RequestBuilder {
+    pub fn post_request(&self, path: &str, fields: &[(&str, &str)]) -> RequestBuilder {
         let mut form = url::form_urlencoded::Serializer::new(String::new());
         form.extend_pairs(fields);
         self.harness
@@ -130,7 +130,7 @@ fn between<'p>(page: &'p str, before: &str, after: &str) -> &'p str {
     &page[start..start + length]
 }
 
-fn form_token(page: &str) -> String {
+pub fn form_token(page: &str) -> String {
     between(page, "name=\"form_token\" value=\"", "\"").to_owned()
 }
 
@@ -148,7 +148,7 @@ fn row_of(page: &str, name: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn assert_sends_to(answer: &Response, path: &str) {
+pub fn assert_sends_to(answer: &Response, path: &str) {
     assert_eq!(answer.status(), StatusCode::SEE_OTHER);
     assert_eq!(answer.headers()[LOCATION], path);
 }

@@ -31,6 +31,7 @@ pub fn configure(config: &mut ServiceConfig) {
     config
         .configure(assets::configure)
         .configure(people::session::configure)
+        .configure(people::account::configure)
         .configure(alert::confirm::configure)
         .configure(alert::unsubscribe::configure)
         .configure(monitor::dashboard::configure)
@@ -82,11 +83,21 @@ pub fn see_other(path: &str) -> HttpResponse {
         .finish()
 }
 
+/// Answers a method that a path does not allow.
+///
+/// # Errors
+/// Always, with the methods that it allows.
+pub async fn wrong_method(allowed: &'static str) -> Result<HttpResponse, PageError> {
+    Err(PageError::WrongMethod(allowed))
+}
+
 /// Why the server does not show a page.
 #[derive(Debug)]
 pub enum PageError {
     /// Nobody is signed in. The page leads to the sign-in page.
     NotSignedIn,
+    /// The owner must give the password again first, and then continue at this path.
+    ProveFirst(String),
     /// The role of the account in the project does not allow this.
     Refused(Refusal),
     /// The id does not exist, or belongs to a project of other accounts.
@@ -126,6 +137,7 @@ impl PageError {
     fn title(&self) -> &'static str {
         match self {
             Self::NotSignedIn => "Sign in first",
+            Self::ProveFirst(_) => "Give your password first",
             Self::Refused(_) => "Your role does not allow this",
             Self::NotFound(_) => "Not found",
             Self::FormExpired => "This form has expired",
@@ -143,6 +155,7 @@ impl PageError {
     fn text(&self) -> String {
         match self {
             Self::NotSignedIn => "This page is for people with an account.".to_owned(),
+            Self::ProveFirst(_) => "Nothing was changed. This needs your password, because you gave it some time ago.".to_owned(),
             Self::Refused(refusal) => format!("Nothing was changed, because {refusal}."),
             Self::NotFound(what) => format!("There is no such {what}, or you may not see it."),
             Self::FormExpired => "Nothing was changed. Open the page again and repeat what you did.".to_owned(),
@@ -154,7 +167,7 @@ impl PageError {
             Self::WrongMethod(allowed) => format!("This address takes {allowed}."),
             Self::Busy => "Deadbeat gets more requests than it can handle. Try again in a few seconds.".to_owned(),
             Self::KeyMissing => {
-                "Deadbeat cannot check this link now, because a key is missing on its server. Nothing was changed. Tell the operator; \
+                "Deadbeat cannot check this now, because a key is missing on its server. Nothing was changed. Tell the operator; \
                  /readyz names the key."
                     .to_owned()
             }
@@ -186,7 +199,7 @@ impl fmt::Display for PageError {
 impl ResponseError for PageError {
     fn status_code(&self) -> StatusCode {
         match self {
-            Self::NotSignedIn => StatusCode::SEE_OTHER,
+            Self::NotSignedIn | Self::ProveFirst(_) => StatusCode::SEE_OTHER,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::FormExpired | Self::Refused(_) => StatusCode::FORBIDDEN,
             Self::FormUnreadable => StatusCode::BAD_REQUEST,
@@ -200,6 +213,7 @@ impl ResponseError for PageError {
     fn error_response(&self) -> HttpResponse {
         let extra = match self {
             Self::NotSignedIn => return see_other("/sign-in"),
+            Self::ProveFirst(next) => return see_other(&format!("/account/prove?next={next}")),
             Self::TooManyTries(wait) | Self::TooManyRequests(wait) => {
                 Some((header::RETRY_AFTER, (wait.num_seconds() + 1).to_string()))
             }

@@ -1,104 +1,88 @@
-//! Accounts: create, sign in, sign out. Visitors cannot create accounts.
+//! Accounts: create, sign in. The files below this one hold what else happens to an account (ADR 046, ADR 047).
+
+pub mod address;
+pub mod code;
+pub mod factor;
+pub(crate) mod hashing;
+pub mod leave;
+pub(crate) mod letter;
+pub mod password;
+pub mod session;
+pub mod sign_up;
+pub(crate) mod trail;
 
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
-use argon2::password_hash::phc::PasswordHash;
-use argon2::{Argon2, PasswordHasher, PasswordVerifier};
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::alert::channel::is_email;
 use deadbeat_domain::ids::AccountId;
 use deadbeat_domain::monitor::{FieldError, clip};
-use deadbeat_domain::people::guessing;
+use deadbeat_domain::people::account::{AccountAct, SessionEnds, SignUp};
+use deadbeat_domain::people::{device, guessing, password as rules};
 use deadbeat_store::Tx;
-use deadbeat_store::people::account::Account;
-use tokio::sync::Semaphore;
+use deadbeat_store::people::account::session::UsedFrom;
+use deadbeat_store::people::account::{Account, factor as factors, step};
 
 use crate::people::security_log::{TARGET, shown};
 use crate::{ServiceError, Services, secret};
 
-/// How long a session lasts.
-pub const SESSION: TimeDelta = TimeDelta::days(14);
-/// The fewest characters of a password.
-const PASSWORD_CHARS: usize = 10;
-/// The most bytes of a password. No account has a longer one.
-const PASSWORD_BYTES: usize = 1_000;
-/// How long a sign-in waits for its turn.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub use letter::Desk;
 
-/// Hashes and verifies passwords outside the async threads, two at a time: each needs 19 MiB and about 25 ms of CPU time.
-#[derive(Debug, Clone)]
-pub struct Passwords {
-    turns: Arc<Semaphore>,
+/// The operator's rules for accounts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AccountSettings {
+    /// Who may make an account.
+    pub sign_up: SignUp,
+    /// When sessions end.
+    pub sessions: SessionEnds,
 }
 
-impl Default for Passwords {
-    fn default() -> Self {
+/// From where somebody acts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Client {
+    address: Option<IpAddr>,
+    text: Option<String>,
+    device: String,
+}
+
+impl Client {
+    /// A client at this address (or in this network) with this User-Agent.
+    #[must_use]
+    pub fn new(address: Option<IpAddr>, user_agent: &str) -> Self {
         Self {
-            turns: Arc::new(Semaphore::new(2)),
+            address,
+            text: address.map(|address| address.to_string()),
+            device: device::family(user_agent),
         }
     }
-}
 
-impl Passwords {
-    async fn hash(&self, password: String) -> Result<String, ServiceError> {
-        self.work(move || {
-            Argon2::default()
-                .hash_password(password.as_bytes())
-                .map(|hash| hash.to_string())
-                .ok()
-        })
-        .await?
-        .ok_or(ServiceError::Busy)
+    /// The operator's command line.
+    pub(crate) fn operator() -> Self {
+        Self {
+            address: None,
+            text: None,
+            device: "the operator's command line".to_owned(),
+        }
     }
 
-    /// Verifies a password. Takes equally long for an unknown account, so that the time reveals nothing.
-    async fn verify(&self, password: String, stored: Option<String>) -> Result<bool, ServiceError> {
-        self.work(move || {
-            static NOBODY: OnceLock<String> = OnceLock::new();
-            let known = stored.is_some();
-            let stored = stored.unwrap_or_else(|| {
-                NOBODY
-                    .get_or_init(|| {
-                        Argon2::default()
-                            .hash_password(b"nobody")
-                            .map(|hash| hash.to_string())
-                            .unwrap_or_default()
-                    })
-                    .clone()
-            });
-            let right = PasswordHash::new(&stored).is_ok_and(|hash| {
-                Argon2::default()
-                    .verify_password(password.as_bytes(), &hash)
-                    .is_ok()
-            });
-            known && right
-        })
-        .await
+    /// The client's address.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        self.address
     }
 
-    async fn work<T: Send + 'static>(
-        &self,
-        job: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, ServiceError> {
-        let turn = tokio::time::timeout(PATIENCE, Arc::clone(&self.turns).acquire_owned()).await;
-        let Ok(Ok(turn)) = turn else {
-            return Err(ServiceError::Busy);
-        };
-        let done = tokio::task::spawn_blocking(move || {
-            let done = job();
-            drop(turn);
-            done
-        });
-        done.await.map_err(|_| ServiceError::Busy)
+    pub(crate) fn used_from(&self) -> UsedFrom<'_> {
+        UsedFrom {
+            address: self.text.as_deref(),
+            device: &self.device,
+        }
     }
 }
 
 /// Creates an account.
 ///
 /// # Errors
-/// If the address is invalid or taken, the password is too short, or the database cannot be reached.
+/// If the address is invalid or taken, the password does not fit, or the database cannot be reached.
 pub async fn create(services: &Services, email: &str, password: &str) -> Result<Account, ServiceError> {
     let (account, hash) = fresh(services, email, password).await?;
     let mut tx = services.store.begin().await?;
@@ -121,12 +105,8 @@ pub(crate) async fn fresh(
             format!("is {:?}; one mail address is allowed", clip(&email)),
         ));
     }
-    let length = password.chars().count();
-    if !(PASSWORD_CHARS..=200).contains(&length) {
-        faults.push(FieldError::new(
-            "/password",
-            format!("has {length} characters; {PASSWORD_CHARS} to 200 are allowed"),
-        ));
+    if let Err(unfit) = rules::check(password, &email) {
+        faults.push(FieldError::new("/password", unfit.to_string()));
     }
     if !faults.is_empty() {
         return Err(ServiceError::Invalid(faults));
@@ -162,14 +142,17 @@ pub(crate) async fn insert(
 pub enum SignIn {
     /// The session's secret, for a cookie.
     Accepted(String),
-    /// The address is unknown, or the password is wrong. The answer does not reveal which.
+    /// The password or the mailed code is right, and the account has a second factor: the secret of the next step, for a cookie.
+    SecondFactor(String),
+    /// The address is unknown, or the password or code is wrong. The answer does not reveal which.
     Refused,
+    /// The step has expired, was used, or had too many wrong codes: begin again.
+    Over,
     /// There were too many wrong passwords; with the time to wait.
     TooSoon(TimeDelta),
 }
 
-/// Signs in. `client` is the address from which the attempt comes. Wrong passwords are counted by this address
-/// ([`deadbeat_domain::people::guessing`]).
+/// Signs in. The server counts wrong passwords by the client's address ([`deadbeat_domain::people::guessing`]).
 ///
 /// # Errors
 /// If too many people sign in at once, or the database cannot be reached.
@@ -177,41 +160,98 @@ pub async fn sign_in(
     services: &Services,
     email: &str,
     password: &str,
-    client: Option<IpAddr>,
+    client: &Client,
 ) -> Result<SignIn, ServiceError> {
-    let now = services.now();
     let email = email.trim().to_lowercase();
-    let address = client.map(|client| client.to_string());
+    match guess(services, &email, password, client).await? {
+        Guess::TooSoon(wait) => Ok(SignIn::TooSoon(wait)),
+        Guess::Wrong => Ok(SignIn::Refused),
+        Guess::Right(account, hash) => {
+            let mut tx = services.store.begin().await?;
+            // The password may have been replaced since it was verified. The owner then does not want this session.
+            let is_current = deadbeat_store::people::account::lock(&mut tx, account.id)
+                .await?
+                .is_some_and(|(_, current)| current == hash);
+            if !is_current {
+                return Ok(SignIn::Refused);
+            }
+            proved(services, tx, &account, client).await
+        }
+    }
+}
+
+/// Goes on after the first proof: begins a session, or asks for the second factor. The caller holds the account's lock.
+pub(crate) async fn proved(
+    services: &Services,
+    mut tx: Tx,
+    account: &Account,
+    client: &Client,
+) -> Result<SignIn, ServiceError> {
+    if !factors::is_on(&mut tx, account.id).await? {
+        let session = session::begin(services, &mut tx, account.id, client).await?;
+        tx.commit().await?;
+        trail::log(AccountAct::SignedIn, account.id, client);
+        return Ok(SignIn::Accepted(session));
+    }
+    let secret = secret::random_text(43);
+    code::insert_step(
+        services,
+        &mut tx,
+        step::Kind::SecondFactor,
+        &secret,
+        Some(account.id),
+    )
+    .await?;
+    tx.commit().await?;
+    Ok(SignIn::SecondFactor(secret))
+}
+
+/// The result of a password.
+pub(crate) enum Guess {
+    /// The account, and the hash that the password fits.
+    Right(Account, String),
+    /// The address is unknown, or the password is wrong.
+    Wrong,
+    /// There were too many wrong ones.
+    TooSoon(TimeDelta),
+}
+
+/// Verifies a password, and counts a wrong one. `email` is in lower case.
+pub(crate) async fn guess(
+    services: &Services,
+    email: &str,
+    password: &str,
+    client: &Client,
+) -> Result<Guess, ServiceError> {
+    let now = services.now();
     // PostgreSQL refuses a NUL in a text, and no account can have such an address.
-    let is_possible = is_email(&email) && password.len() <= PASSWORD_BYTES;
-    let is_known = match &address {
+    let is_possible = is_email(email) && password.len() <= rules::MOST_BYTES;
+    let is_known = match client.used_from().address {
         Some(address) if is_possible => {
             let since = now - guessing::KNOWN_FOR;
-            deadbeat_store::people::account::is_known_at(&services.reader(), &email, address, since).await?
+            deadbeat_store::people::account::is_known_at(&services.reader(), email, address, since).await?
         }
         _ => false,
     };
-    let tried = match services.guesses.take(&email, client, is_known, now) {
+    let tried = match services.guesses.take(email, client.address, is_known, now) {
         Ok(tried) => tried,
         Err(wait) => {
-            let key = client.map_or(0, address_key);
+            let key = client.address.map_or(0, address_key);
             if services.refusals.is_first(key, now) {
-                tracing::warn!(target: TARGET, action = "sign_in_too_soon", address = shown(client), "too many wrong passwords: a sign-in has to wait");
+                tracing::warn!(target: TARGET, action = "sign_in_too_soon", address = shown(client.address), "too many wrong passwords: a sign-in has to wait");
             }
-            return Ok(SignIn::TooSoon(wait));
+            return Ok(Guess::TooSoon(wait));
         }
     };
-    match check(services, is_possible.then_some(email.as_str()), password).await {
-        Ok((Some(account), true)) => {
+    match check(services, is_possible.then_some(email), password).await {
+        Ok((Some((account, hash)), true)) => {
             services.guesses.give_back(&tried);
-            let session = begin_session(services, account.id, address.as_deref()).await?;
-            tracing::info!(target: TARGET, action = "sign_in", account.id = %account.id, address = shown(client), "somebody signed in");
-            Ok(SignIn::Accepted(session))
+            Ok(Guess::Right(account, hash))
         }
         Ok((account, _)) => {
-            let account = account.map_or_else(|| "none".to_owned(), |account| account.id.to_string());
-            tracing::warn!(target: TARGET, action = "sign_in_failed", account.id = account, address = shown(client), "a wrong password, or no such account");
-            Ok(SignIn::Refused)
+            let account = account.map_or_else(|| "none".to_owned(), |(account, _)| account.id.to_string());
+            tracing::warn!(target: TARGET, action = "sign_in_failed", account.id = account, address = shown(client.address), "a wrong password, or no such account");
+            Ok(Guess::Wrong)
         }
         Err(error) => {
             services.guesses.give_back(&tried);
@@ -228,73 +268,23 @@ fn address_key(address: IpAddr) -> u128 {
     }
 }
 
-/// Returns the account of a mail address, and whether the password is correct. Takes equally long without an account.
+/// Returns the account of a mail address with its hash, and whether the password is correct. Takes equally long without an account.
 async fn check(
     services: &Services,
     email: Option<&str>,
     password: &str,
-) -> Result<(Option<Account>, bool), ServiceError> {
+) -> Result<(Option<(Account, String)>, bool), ServiceError> {
     let found = match email {
         Some(email) => deadbeat_store::people::account::by_email(&services.reader(), email).await?,
         None => None,
     };
-    let (account, stored) = found.map_or((None, None), |(account, stored)| (Some(account), Some(stored)));
     // Do not hash a longer password.
-    let password = if password.len() <= PASSWORD_BYTES {
+    let password = if password.len() <= rules::MOST_BYTES {
         password
     } else {
         ""
     };
+    let stored = found.as_ref().map(|(_, hash)| hash.clone());
     let is_right = services.passwords.verify(password.to_owned(), stored).await?;
-    Ok((account, is_right))
-}
-
-async fn begin_session(
-    services: &Services,
-    account: AccountId,
-    address: Option<&str>,
-) -> Result<String, ServiceError> {
-    let session = secret::random_text(43);
-    let now = services.now();
-    let mut tx = services.store.begin().await?;
-    deadbeat_store::people::account::insert_session(
-        &mut tx,
-        account,
-        &secret::digest(&session),
-        now,
-        now + SESSION,
-    )
-    .await?;
-    if let Some(address) = address {
-        let most = guessing::KNOWN_ADDRESSES;
-        deadbeat_store::people::account::note_known(&mut tx, account, address, now, most).await?;
-    }
-    tx.commit().await?;
-    Ok(session)
-}
-
-/// Returns the account of a session.
-///
-/// # Errors
-/// If the database cannot be reached.
-pub async fn of_session(services: &Services, session: &str) -> Result<Option<Account>, ServiceError> {
-    let found = deadbeat_store::people::account::by_session(
-        &services.reader(),
-        &secret::digest(session),
-        services.now(),
-    )
-    .await?;
-    Ok(found)
-}
-
-/// Ends a session.
-///
-/// # Errors
-/// If the database cannot be reached.
-pub async fn sign_out(services: &Services, session: &str) -> Result<(), ServiceError> {
-    let mut tx = services.store.begin().await?;
-    deadbeat_store::people::account::delete_session(&mut tx, &secret::digest(session)).await?;
-    tx.commit().await?;
-    tracing::info!(target: TARGET, action = "sign_out", "somebody signed out");
-    Ok(())
+    Ok((found, is_right))
 }

@@ -8,7 +8,8 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use deadbeat_domain::people::guessing::{ACCOUNT, ADDRESS, KNOWN_PAIR, PAIR};
+use deadbeat_domain::ids::AccountId;
+use deadbeat_domain::people::guessing::{ACCOUNT, ADDRESS, FACTOR, KNOWN_PAIR, PAIR};
 use deadbeat_domain::people::rate::{Bucket, Rate};
 
 /// The most buckets that are kept at once.
@@ -23,6 +24,8 @@ enum Key {
     Address(Option<IpAddr>),
     /// A mail address, with or without an account: the answer must not reveal which.
     Account(String),
+    /// The second factor of an account. Only somebody with the first factor gets here.
+    Factor(AccountId),
 }
 
 /// A counted attempt. It is given back if the password is correct.
@@ -84,6 +87,20 @@ impl Guesses {
         Err(wait)
     }
 
+    /// Counts a code of the second factor. Whoever has the password can begin a sign-in as often as they like, so the account counts.
+    ///
+    /// # Errors
+    /// If there were too many; with the time to wait.
+    pub(crate) fn take_factor(&self, account: AccountId, now: DateTime<Utc>) -> Result<(), TimeDelta> {
+        let mut buckets = self.buckets();
+        make_room(&mut buckets, now);
+        buckets
+            .entry(Key::Factor(account))
+            .or_insert_with(|| (Bucket::full(&FACTOR, now), FACTOR))
+            .0
+            .take(&FACTOR, 1.0, now)
+    }
+
     /// Gives back an attempt with a correct password.
     pub(crate) fn give_back(&self, tried: &Try) {
         give_back(&mut self.buckets(), &tried.0);
@@ -111,7 +128,7 @@ fn make_room(buckets: &mut HashMap<Key, (Bucket, Rate)>, now: DateTime<Utc>) {
     }
     buckets.retain(|_, (bucket, rate)| !bucket.is_full(rate, now));
     if buckets.len() >= BUCKETS - 3 {
-        buckets.retain(|key, _| matches!(key, Key::Address(_)));
+        buckets.retain(|key, _| matches!(key, Key::Address(_) | Key::Factor(_)));
     }
     if buckets.len() >= BUCKETS - 3 {
         buckets.clear();
@@ -228,7 +245,7 @@ mod tests {
         assert!(buckets.len() <= BUCKETS);
         assert!(buckets.keys().all(|key| match key {
             Key::Pair(email, _) | Key::Account(email) => email.len() <= EMAIL_CHARS,
-            Key::Address(_) => true,
+            Key::Address(_) | Key::Factor(_) => true,
         }));
     }
 }

@@ -204,6 +204,7 @@ pub(crate) async fn spend(
         Counted::Resends(_) => "deliveries of a project that are sent again in a minute",
         Counted::Confirmations(_) => "confirmation mails of a project in a day",
         Counted::ConfirmationsTo(_) => "confirmation mails to one address in a day",
+        Counted::AccountMailsTo(_) => "mails about an account to one address in a day",
     };
     Err(ServiceError::TooMany {
         what: format!("{limit} {what} are allowed"),

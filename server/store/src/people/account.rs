@@ -1,8 +1,13 @@
-//! Tables `account` and `session`.
+//! Tables `account` and `known_address`. The files below it hold the other tables of accounts.
+
+pub mod event;
+pub mod factor;
+pub mod link;
+pub mod session;
+pub mod step;
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::AccountId;
-use uuid::Uuid;
 
 use crate::{Reader, StoreResult, Tx};
 
@@ -69,55 +74,6 @@ pub async fn by_email(reader: &Reader, email: &str) -> StoreResult<Option<(Accou
     }))
 }
 
-/// Starts a session.
-///
-/// # Errors
-/// When the database is away.
-pub async fn insert_session(
-    tx: &mut Tx,
-    account: AccountId,
-    digest: &[u8],
-    now: DateTime<Utc>,
-    expires_at: DateTime<Utc>,
-) -> StoreResult<()> {
-    sqlx::query!(
-        "DELETE FROM session WHERE account_id = $1 AND expires_at <= $2",
-        account.0,
-        now
-    )
-    .execute(tx.conn())
-    .await?;
-    sqlx::query!(
-        "INSERT INTO session (id, account_id, digest, created_at, expires_at) VALUES ($1, $2, $3, $4, $5)",
-        Uuid::now_v7(),
-        account.0,
-        digest,
-        now,
-        expires_at
-    )
-    .execute(tx.conn())
-    .await?;
-    Ok(())
-}
-
-/// Returns the account of a session that has not expired.
-///
-/// # Errors
-/// When the database is away.
-pub async fn by_session(reader: &Reader, digest: &[u8], now: DateTime<Utc>) -> StoreResult<Option<Account>> {
-    let row = sqlx::query!(
-        "SELECT account.id, email FROM session JOIN account ON account.id = account_id WHERE digest = $1 AND expires_at > $2",
-        digest,
-        now
-    )
-    .fetch_optional(reader.pool())
-    .await?;
-    Ok(row.map(|row| Account {
-        id: AccountId(row.id),
-        email: row.email,
-    }))
-}
-
 /// True if an account signed in from an address since an instant. False for a mail address without an account.
 ///
 /// # Errors
@@ -174,17 +130,6 @@ pub async fn note_known(
     Ok(())
 }
 
-/// Ends a session.
-///
-/// # Errors
-/// When the database is away.
-pub async fn delete_session(tx: &mut Tx, digest: &[u8]) -> StoreResult<()> {
-    sqlx::query!("DELETE FROM session WHERE digest = $1", digest)
-        .execute(tx.conn())
-        .await?;
-    Ok(())
-}
-
 /// Returns the mail address of an account. None: there is no such account.
 ///
 /// # Errors
@@ -195,4 +140,128 @@ pub async fn email_of(tx: &mut Tx, id: AccountId) -> StoreResult<Option<String>>
             .fetch_optional(tx.conn())
             .await?,
     )
+}
+
+/// Returns an account and its password's hash.
+///
+/// # Errors
+/// When the database is away.
+pub async fn by_id(reader: &Reader, id: AccountId) -> StoreResult<Option<(Account, String)>> {
+    let row = sqlx::query!("SELECT id, email, password_hash FROM account WHERE id = $1", id.0)
+        .fetch_optional(reader.pool())
+        .await?;
+    Ok(row.map(|row| {
+        let account = Account {
+            id: AccountId(row.id),
+            email: row.email,
+        };
+        (account, row.password_hash)
+    }))
+}
+
+/// Locks an account until the transaction ends. Returns it with its password's hash. Whoever changes the proofs of an account, or begins a
+/// session, holds this lock: so no session begins with a password that was just replaced.
+///
+/// # Errors
+/// When the database is away.
+pub async fn lock(tx: &mut Tx, id: AccountId) -> StoreResult<Option<(Account, String)>> {
+    let row = sqlx::query!(
+        "SELECT id, email, password_hash FROM account WHERE id = $1 FOR NO KEY UPDATE",
+        id.0
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(row.map(|row| {
+        let account = Account {
+            id: AccountId(row.id),
+            email: row.email,
+        };
+        (account, row.password_hash)
+    }))
+}
+
+/// Returns when an account was created.
+///
+/// # Errors
+/// When the database is away.
+pub async fn created_at(reader: &Reader, id: AccountId) -> StoreResult<Option<DateTime<Utc>>> {
+    Ok(
+        sqlx::query_scalar!("SELECT created_at FROM account WHERE id = $1", id.0)
+            .fetch_optional(reader.pool())
+            .await?,
+    )
+}
+
+/// Replaces the hash of a password.
+///
+/// # Errors
+/// When the database is away.
+pub async fn set_password(tx: &mut Tx, id: AccountId, hash: &str) -> StoreResult<()> {
+    sqlx::query!("UPDATE account SET password_hash = $2 WHERE id = $1", id.0, hash)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// Replaces the mail address.
+///
+/// # Errors
+/// `account_email_unique` if another account has that address.
+pub async fn set_email(tx: &mut Tx, id: AccountId, email: &str) -> StoreResult<()> {
+    sqlx::query!("UPDATE account SET email = $2 WHERE id = $1", id.0, email)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// Deletes an account with its sessions, memberships and all else that belongs to it alone.
+///
+/// # Errors
+/// When the database is away.
+pub async fn delete(tx: &mut Tx, id: AccountId) -> StoreResult<()> {
+    sqlx::query!("DELETE FROM account WHERE id = $1", id.0)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// Returns the addresses at which an account is known, with the time of the last sign-in there.
+///
+/// # Errors
+/// When the database is away.
+pub async fn known_addresses(reader: &Reader, id: AccountId) -> StoreResult<Vec<(String, DateTime<Utc>)>> {
+    let rows = sqlx::query!(
+        "SELECT address, seen_at FROM known_address WHERE account_id = $1 ORDER BY seen_at DESC LIMIT 1000",
+        id.0
+    )
+    .fetch_all(reader.pool())
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.address, row.seen_at)).collect())
+}
+
+/// Locks the projects in which an account is an owner, in the order of their ids, so that two owners cannot leave at once. Returns the names
+/// of those that have no other owner.
+///
+/// # Errors
+/// When the database is away.
+pub async fn lock_owned_alone(tx: &mut Tx, id: AccountId) -> StoreResult<Vec<String>> {
+    sqlx::query!(
+        "SELECT id FROM project
+        WHERE id IN (SELECT project_id FROM member WHERE account_id = $1 AND role = 'owner')
+        ORDER BY id FOR NO KEY UPDATE",
+        id.0
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(sqlx::query_scalar!(
+        "SELECT project.name FROM project JOIN member ON member.project_id = project.id
+        WHERE member.account_id = $1 AND member.role = 'owner' AND NOT EXISTS (
+            SELECT 1 FROM member AS other
+            WHERE other.project_id = project.id AND other.role = 'owner' AND other.account_id <> $1
+        )
+        ORDER BY project.created_at LIMIT 100",
+        id.0
+    )
+    .fetch_all(tx.conn())
+    .await?)
 }

@@ -21,6 +21,8 @@ pub enum Counted {
     Confirmations(ProjectId),
     /// The confirmation mails to one mailbox, for all projects together.
     ConfirmationsTo(String),
+    /// The mails about accounts to one mailbox, whether it has an account or not.
+    AccountMailsTo(String),
 }
 
 impl Counted {
@@ -33,6 +35,7 @@ impl Counted {
             Self::Resends(project) => format!("resend:{project}"),
             Self::Confirmations(project) => format!("confirm:{project}"),
             Self::ConfirmationsTo(mailbox) => format!("confirm:{mailbox}"),
+            Self::AccountMailsTo(mailbox) => format!("account_mail:{mailbox}"),
         }
     }
 
@@ -44,7 +47,8 @@ impl Counted {
             Self::CreatedMonitors(_)
             | Self::ApiKeys(_)
             | Self::Confirmations(_)
-            | Self::ConfirmationsTo(_) => TimeDelta::days(1),
+            | Self::ConfirmationsTo(_)
+            | Self::AccountMailsTo(_) => TimeDelta::days(1),
         }
     }
 }

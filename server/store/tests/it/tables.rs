@@ -42,11 +42,16 @@ pub const OF_PROJECTS: &[&str] = &[
 /// known.
 pub const OF_HOME: &[&str] = &[
     "account",
+    "account_event",
+    "account_link",
     "api_key",
+    "authenticator",
     "known_address",
     "member",
     "project",
+    "recovery_code",
     "session",
+    "sign_in_step",
 ];
 
 /// Tables about processes and the whole deployment. A quota belongs to an address or an account as well as to a project.

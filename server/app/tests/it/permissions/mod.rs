@@ -19,6 +19,8 @@ pub struct Request {
     pub operation: Operation,
     /// The permission, or None if the request needs neither a key nor a session.
     pub action: Option<Action>,
+    /// True if the request needs a session and no permission: it is about the account alone.
+    pub needs_session: bool,
 }
 
 impl Request {
@@ -50,13 +52,15 @@ pub fn requests() -> Vec<Request> {
             let action = Action::ALL.into_iter().find(|action| action.name() == name);
             action.unwrap_or_else(|| panic!("{row}: there is no such permission"))
         });
-        assert!(action.is_some() || cells[2] == "–", "{row}");
+        let needs_session = cells[2] == "session";
+        assert!(action.is_some() || needs_session || cells[2] == "–", "{row}");
         words.into_iter().map(move |method| Request {
             operation: Operation {
                 method: method.to_lowercase(),
                 path: path.to_owned(),
             },
             action,
+            needs_session,
         })
     })
     .collect()

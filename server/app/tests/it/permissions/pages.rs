@@ -50,8 +50,9 @@ async fn own_project(harness: &Harness) -> ProjectId {
 /// Returns the path of a page of a project.
 fn path(request: &Request, things: &Things, project: ProjectId) -> String {
     let path = things
-        .path(request.path())
+        .path(&request.path().replace("sessions/{id}", "sessions/made-up"))
         .replace("{code}", "MISSED")
+        .replace("{token}", "made-up")
         .replace("{channel}", things.id("channels"));
     format!("{path}?project={project}")
 }
@@ -92,6 +93,19 @@ async fn every_page_is_shown_to_each_role_as_the_table_says() {
             .send()
             .await
             .unwrap();
+        if request.needs_session {
+            assert!(is_sent_to_sign_in(&anonymous), "{operation}");
+            for (role, browser) in &mut members {
+                let answer = browser.send(harness.client.request(request.method(), &url)).await;
+                let wanted = if operation.method == "post" {
+                    StatusCode::BAD_REQUEST
+                } else {
+                    StatusCode::OK
+                };
+                assert_eq!(answer.status(), wanted, "{operation} to {role:?}");
+            }
+            continue;
+        }
         let Some(action) = request.action else {
             assert!(!is_sent_to_sign_in(&anonymous), "{operation}");
             assert_ne!(anonymous.status(), StatusCode::UNAUTHORIZED, "{operation}");

@@ -117,7 +117,8 @@ impl Story {
         }
     }
 
-    fn plain(headline: String, summary: String) -> Self {
+    /// A message without colour: a headline and a sentence.
+    pub(crate) fn plain(headline: String, summary: String) -> Self {
         Self {
             tone: Tone::Plain,
             headline,

@@ -6,6 +6,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use chrono::{DateTime, Utc};
+
 use deadbeat_domain::alert::channel::{Settings, is_email, is_mailable};
 use deadbeat_domain::alert::delivery::{Outcome, Reason};
 use deadbeat_domain::limits;
@@ -21,8 +23,9 @@ use serde_json::Map;
 
 use super::answer::{misfit, unusable};
 use super::{Kind, Outgoing, Parts, Sender, SetupError, printable, read};
+use crate::alert::delivery::story::Story;
 
-const NAME: &str = "email";
+pub(super) const NAME: &str = "email";
 /// Timeout of one mail, from the connection to the server's last reply.
 const TOTAL: Duration = Duration::from_secs(10);
 /// Number of characters of the server's reply that people see.
@@ -174,7 +177,38 @@ impl Email {
                 );
             }
         };
-        match tokio::time::timeout(TOTAL, smtp.transport.send(mail)).await {
+        smtp.send(mail).await
+    }
+
+    async fn attempt_post(&self, to: &str, story: &Story, now: DateTime<Utc>) -> Outcome {
+        let Some(smtp) = &self.smtp else {
+            return unusable("no SMTP server is configured: set DEADBEAT_SMTP_URL");
+        };
+        let Ok(to) = to.parse::<Address>() else {
+            return unusable("the mail address cannot be read");
+        };
+        let rendered = mail::render_story(story);
+        let mail = Message::builder()
+            .date(SystemTime::from(now))
+            .from(smtp.from.clone())
+            .to(Mailbox::new(None, to))
+            .subject(rendered.subject)
+            .raw_header(header("Auto-Submitted", "auto-generated".to_owned()))
+            .multipart(MultiPart::alternative_plain_html(rendered.text, rendered.html));
+        match mail {
+            Ok(mail) => smtp.send(mail).await,
+            Err(error) => retry(
+                Reason::Internal,
+                &format!("the mail could not be composed: {error}"),
+            ),
+        }
+    }
+}
+
+impl Smtp {
+    /// Hands a mail to the server.
+    async fn send(&self, mail: Message) -> Outcome {
+        match tokio::time::timeout(TOTAL, self.transport.send(mail)).await {
             Ok(Ok(response)) => Outcome::Sent {
                 code: Some(u16::from(response.code()).into()),
                 handle: None,
@@ -215,6 +249,19 @@ impl Sender for Email {
 
     fn send(&self, outgoing: Outgoing) -> BoxFuture<'_, Outcome> {
         Box::pin(self.attempt(outgoing))
+    }
+
+    fn post<'a>(
+        &'a self,
+        to: &'a str,
+        story: &'a Story,
+        now: DateTime<Utc>,
+    ) -> Option<BoxFuture<'a, Outcome>> {
+        Some(Box::pin(self.attempt_post(to, story, now)))
+    }
+
+    fn can_post(&self) -> bool {
+        self.smtp.is_some()
     }
 }
 

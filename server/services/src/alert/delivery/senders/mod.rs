@@ -32,6 +32,7 @@ use thiserror::Error;
 
 use super::outbound::{Outbound, OutboundSettings};
 use super::redact::Redactor;
+use super::story::Story;
 use email::SmtpSettings;
 
 /// All kinds.
@@ -194,6 +195,21 @@ pub trait Sender: Send + Sync {
     /// Makes one attempt, within a timeout. Every failure is an [`Outcome`]. Its detail is for people and holds no
     /// secret.
     fn send(&self, outgoing: Outgoing) -> BoxFuture<'_, Outcome>;
+
+    /// Makes one attempt to send a mail to a person, without a channel. None: this kind sends no mail.
+    fn post<'a>(
+        &'a self,
+        _to: &'a str,
+        _story: &'a Story,
+        _now: DateTime<Utc>,
+    ) -> Option<BoxFuture<'a, Outcome>> {
+        None
+    }
+
+    /// True if the operator has configured a server for [`Sender::post`].
+    fn can_post(&self) -> bool {
+        false
+    }
 }
 
 /// The senders of this process, by kind. Cheap to clone.
@@ -253,6 +269,21 @@ impl Senders {
     pub fn check(&self, settings: &Settings) -> Result<(), FieldError> {
         self.get(settings.kind())
             .map_or(Ok(()), |sender| sender.check(settings))
+    }
+
+    /// Makes one attempt to send a mail to a person about an account.
+    pub(crate) async fn post(&self, to: &str, story: &Story, now: DateTime<Utc>) -> Outcome {
+        let sender = self.get(email::NAME);
+        match sender.as_ref().and_then(|sender| sender.post(to, story, now)) {
+            Some(attempt) => attempt.await,
+            None => answer::unusable("this process sends no mail"),
+        }
+    }
+
+    /// True if this process can send mails to people about their accounts.
+    #[must_use]
+    pub fn can_post(&self) -> bool {
+        self.get(email::NAME).is_some_and(|sender| sender.can_post())
     }
 
     /// Returns the sender of a kind.

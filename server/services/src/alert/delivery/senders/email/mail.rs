@@ -35,6 +35,15 @@ pub fn render_with(message: &Message, unsubscribe: Option<&str>) -> Mail {
     }
 }
 
+/// Renders a mail to a person about something else than an incident.
+pub(crate) fn render_story(story: &Story) -> Mail {
+    Mail {
+        subject: printable(&format!("[Deadbeat] {}", story.headline), SUBJECT_CHARS),
+        text: text(story, None),
+        html: html(story, None),
+    }
+}
+
 /// The words of the link that ends further mails.
 const UNSUBSCRIBE: &str = "No more mails to this address";
 
