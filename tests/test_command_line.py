@@ -35,6 +35,11 @@ def test_every_command_explains_itself() -> None:
         ["account"],
         ["account", "create"],
         ["project", "create"],
+        ["member"],
+        ["member", "list"],
+        ["member", "role"],
+        ["member", "remove"],
+        ["member", "invite"],
         ["secrets"],
         ["secrets", "rotate"],
     ):
@@ -58,6 +63,24 @@ def test_a_project_is_made_beside_a_running_server(server: parts.Server) -> None
     assert made["sentry_dsn"] == project["sentry_dsn"].replace("<ping key>", made["ping_key"])
     assert parts.call("GET", f"{server.url}/ping/{made['ping_key']}/job?create=1")[0] == 201
     assert server.api("GET", "/monitors")["monitors"] == [], "another project's monitor is not seen"
+
+
+def test_members_are_managed_beside_a_running_server(server: parts.Server) -> None:
+    made = deadbeat("project", "create", "--name", "Members", "--json", "--data-dir", str(server.data))
+    of = ("--project", json.loads(made.stdout)["project_id"], "--json", "--data-dir", str(server.data))
+
+    owner = json.loads(deadbeat("member", "list", *of).stdout)
+    assert owner["role"] == "owner"
+    for command in (("role", "--role", "viewer"), ("remove",)):
+        refused = deadbeat("member", *command, *of, "--account", owner["account_id"])
+        assert refused.returncode != 0, refused
+        assert "last owner" in refused.stderr
+
+    made = deadbeat("member", "invite", *of, "--role", "member", "--site-url", server.url)
+    link = json.loads(made.stdout)["url"]
+    assert link.startswith(f"{server.url}/invitations/")
+    assert parts.call("GET", link)[0] == 200
+    assert parts.call("GET", f"{link}x")[0] == 404
 
 
 def test_commands_work_without_a_server_and_leave_nothing_running(tmp_path: Path) -> None:

@@ -64,6 +64,8 @@ id!(/// A policy that says who is notified of an incident that nobody acknowledg
     EscalationPolicyId);
 id!(/// A named key of a project.
     ApiKeyId);
+id!(/// An invitation of a person to a project.
+    InvitationId);
 id!(/// An entry of a project's audit trail.
     AuditEntryId);
 id!(/// One execution, as stored; the client's own `rid` is kept beside it.

@@ -62,6 +62,16 @@ pub const KEY_NETWORKS: usize = 50;
 pub const KEY_SLUGS: usize = 100;
 /// Tags to which one ping key may be limited.
 pub const KEY_TAGS: usize = 20;
+/// Members of one project.
+pub const PROJECT_MEMBERS: i64 = 500;
+/// Invitations of one project that nobody has accepted yet.
+pub const PROJECT_INVITATIONS: i64 = 100;
+/// Invitations that one project may make in a day.
+pub const PROJECT_INVITATIONS_A_DAY: u32 = 200;
+/// Projects that one account may own.
+pub const ACCOUNT_PROJECTS: i64 = 50;
+/// Projects that one account may create in a day.
+pub const ACCOUNT_PROJECTS_A_DAY: u32 = 20;
 /// Channels of one project.
 pub const PROJECT_CHANNELS: i64 = 500;
 /// Maintenance windows of one project. Every alert checks each of them.

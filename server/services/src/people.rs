@@ -3,7 +3,10 @@
 pub mod account;
 pub mod api_key;
 pub mod audit;
+pub mod chosen;
 pub(crate) mod guessing;
+pub mod invitation;
+pub mod member;
 pub(crate) mod pace;
 pub mod project;
 pub mod quota;

@@ -3,7 +3,10 @@
 pub mod account;
 pub mod api_key;
 pub mod audit;
+pub mod chosen;
 pub mod figures;
+pub mod invitation;
+pub mod member;
 pub mod project;
 pub mod quota;
 

@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod doctor;
+pub mod member;
 pub mod migrate;
 pub mod project;
 pub mod prune;
@@ -45,6 +46,9 @@ enum Command {
     /// Projects: the owners of monitors, channels and keys
     #[command(subcommand)]
     Project(project::Command),
+    /// Members of a project: list, change a role, remove, invite
+    #[command(subcommand)]
+    Member(member::Command),
     /// The keys that encrypt the secrets of channels
     #[command(subcommand)]
     Secrets(secrets::Command),
@@ -65,6 +69,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Schedule(command) => schedule::run(&command),
         Command::Account(command) => account::run(command).await,
         Command::Project(command) => project::run(command).await,
+        Command::Member(command) => member::run(command).await,
         Command::Secrets(command) => secrets::run(command).await,
     }
 }

@@ -104,6 +104,22 @@ acts! {
     KeyRotated = "api_key.rotated",
     /// Somebody revoked an API key.
     KeyRevoked = "api_key.revoked",
+    /// Somebody changed a member's role.
+    MemberChanged = "member.changed",
+    /// Somebody removed a member.
+    MemberRemoved = "member.removed",
+    /// A member left the project.
+    MemberLeft = "member.left",
+    /// Somebody invited a person.
+    InvitationCreated = "invitation.created",
+    /// Somebody withdrew an invitation.
+    InvitationWithdrawn = "invitation.withdrawn",
+    /// A person accepted an invitation and became a member.
+    InvitationAccepted = "invitation.accepted",
+    /// An account created the project.
+    ProjectCreated = "project.created",
+    /// An owner made another member the owner.
+    ProjectTransferred = "project.transferred",
     /// Somebody deleted a Beat with its monitors.
     BeatDeleted = "beat.deleted",
     /// A member deleted their account.

@@ -29,6 +29,12 @@ pub enum Action {
     ReadAudit,
     /// See the project's figures.
     ReadMetrics,
+    /// See who is a member.
+    SeeMembers,
+    /// Invite people, change the roles of members, and remove them.
+    ManageMembers,
+    /// Make owners and change their roles, and hand the project over.
+    OwnProject,
 }
 
 /// A row of the table.
@@ -44,7 +50,7 @@ struct Row {
 
 impl Action {
     /// Every action, in the order of the table.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Read,
         Self::SeePingUrls,
         Self::Signal,
@@ -55,6 +61,9 @@ impl Action {
         Self::ChangeProject,
         Self::ReadAudit,
         Self::ReadMetrics,
+        Self::SeeMembers,
+        Self::ManageMembers,
+        Self::OwnProject,
     ];
 
     fn row(self) -> Row {
@@ -130,6 +139,26 @@ impl Action {
                 "see the project's figures",
                 Some(Role::Viewer),
                 &[Scope::Metrics, Scope::Read, Scope::Write],
+            ),
+            // It names people, so a read key, which may stand in a dashboard, does not suffice.
+            Self::SeeMembers => row(
+                "see_members",
+                "see who is a member",
+                Some(Role::Viewer),
+                &[Scope::Write],
+            ),
+            Self::ManageMembers => row(
+                "manage_members",
+                "invite people, change the roles of members below owner, and remove such members",
+                Some(Role::Admin),
+                &[Scope::Write],
+            ),
+            // Whoever makes owners could make themselves one. A key has no owner's rank: it may have leaked.
+            Self::OwnProject => row(
+                "own_project",
+                "make owners, change their roles, and hand the project over",
+                Some(Role::Owner),
+                &[],
             ),
         }
     }
@@ -255,6 +284,9 @@ mod tests {
             }
             Action::ReadAudit => (&[Owner, Admin], &[Audit, Write]),
             Action::ReadMetrics => (&[Owner, Admin, Member, Viewer], &[Metrics, Read, Write]),
+            Action::SeeMembers => (&[Owner, Admin, Member, Viewer], &[Write]),
+            Action::ManageMembers => (&[Owner, Admin], &[Write]),
+            Action::OwnProject => (&[Owner], &[]),
         }
     }
 
@@ -300,7 +332,7 @@ mod tests {
             let is_read = matches!(action, Action::Read | Action::ReadMetrics);
             assert_eq!(
                 account(project, Role::Viewer).may(action).is_ok(),
-                is_read,
+                is_read || action == Action::SeeMembers,
                 "{action:?}"
             );
             assert_eq!(

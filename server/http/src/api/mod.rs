@@ -38,6 +38,8 @@ pub fn configure(config: &mut ServiceConfig) {
             .configure(people::api_key::configure)
             .configure(people::audit::configure)
             .configure(people::figures::configure)
+            .configure(people::invitation::configure)
+            .configure(people::member::configure)
             .configure(celery::beat::configure)
             .configure(celery::worker::configure)
             .configure(judge::blind_spell::configure)

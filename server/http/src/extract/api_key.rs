@@ -101,4 +101,6 @@ extract! {
     MayChangeProject, ChangeProject;
     MayReadAudit, ReadAudit;
     MayReadMetrics, ReadMetrics;
+    MaySeeMembers, SeeMembers;
+    MayManageMembers, ManageMembers;
 }

@@ -1,21 +1,25 @@
 //! Projects.
 
+use std::net::IpAddr;
+
 use chrono::{DateTime, Utc};
 use deadbeat_domain::change::feed::{ChangeKind, ChangeSubject};
 use deadbeat_domain::ids::{AccountId, ProjectId};
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::{FieldError, read_label};
-use deadbeat_domain::people::access::Access;
+use deadbeat_domain::people::access::{Access, Actor};
 use deadbeat_domain::people::audit::{Act, Entry};
 use deadbeat_domain::people::key::Scope;
 use deadbeat_domain::people::permission::Action;
 use deadbeat_domain::people::role::Role;
 use deadbeat_store::Tx;
 use deadbeat_store::people::project::Project;
+use deadbeat_store::people::quota::Counted;
 
 use crate::people::api_key::{self, NewKey};
 use crate::people::audit;
-use crate::people::security_log::TARGET;
+use crate::people::quota::spend;
+use crate::people::security_log::{TARGET, shown};
 use crate::{ServiceError, Services, feed};
 
 /// A new project with its first keys. Only this answer contains them.
@@ -43,6 +47,39 @@ pub async fn create(
     let created = create_in(&mut tx, name, owner, services.now()).await?;
     tx.commit().await?;
     tracing::info!(target: TARGET, action = "project_created", project.id = %created.project.id, "a project was created on the command line, with a key of each scope");
+    Ok(created)
+}
+
+/// Creates a project for an account, which then owns it.
+///
+/// # Errors
+/// If the name is invalid, the account owns too many projects or created too many today, or the database cannot be reached.
+pub async fn create_by_account(
+    services: &Services,
+    account: AccountId,
+    name: &str,
+    address: Option<IpAddr>,
+) -> Result<Created, ServiceError> {
+    let now = services.now();
+    let mut tx = services.store.begin().await?;
+    let created = create_in(&mut tx, name, Some(account), now).await?;
+    // This counts the new project, and locks the account against its other requests.
+    if deadbeat_store::people::project::count_owned(&mut tx, account).await? > limits::ACCOUNT_PROJECTS {
+        return Err(ServiceError::Limit {
+            what: "projects of an account",
+            limit: limits::ACCOUNT_PROJECTS,
+        });
+    }
+    let a_day = limits::ACCOUNT_PROJECTS_A_DAY;
+    spend(&mut tx, &Counted::Projects(account), a_day, now).await?;
+    let (id, role) = (account, Role::Owner);
+    let project = created.project.id;
+    let access = Access::new(project, Actor::Account { id, role }).from(address);
+    let entry =
+        Entry::new(&access, project, Act::ProjectCreated, project.0, now).named(&created.project.name);
+    audit::note(&mut tx, entry);
+    tx.commit().await?;
+    tracing::info!(target: TARGET, action = "project_created", project.id = %project, by.account.id = %account, address = shown(address), "an account created a project, with a key of each scope");
     Ok(created)
 }
 

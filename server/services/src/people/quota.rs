@@ -200,6 +200,8 @@ pub(crate) async fn spend(
     let what = match counted {
         Counted::CreatedMonitors(_) => "monitors a day that ping keys of a project create",
         Counted::ApiKeys(_) => "new API keys of a project a day",
+        Counted::Invitations(_) => "invitations of a project in a day",
+        Counted::Projects(_) => "new projects of an account in a day",
         Counted::Tests(_) => "tests of a project in a minute",
         Counted::Resends(_) => "deliveries of a project that are sent again in a minute",
         Counted::Confirmations(_) => "confirmation mails of a project in a day",

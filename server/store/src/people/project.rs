@@ -177,6 +177,25 @@ pub async fn first_account(tx: &mut Tx) -> StoreResult<Option<AccountId>> {
     )
 }
 
+/// Locks an account, and returns the number of projects that it owns.
+///
+/// # Errors
+/// When the database is away.
+pub async fn count_owned(tx: &mut Tx, account: AccountId) -> StoreResult<i64> {
+    sqlx::query_scalar!(
+        "SELECT id FROM account WHERE id = $1 FOR NO KEY UPDATE",
+        account.0
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM member WHERE account_id = $1 AND role = 'owner'"#,
+        account.0
+    )
+    .fetch_one(tx.conn())
+    .await?)
+}
+
 /// A project in which an account is a member, with the account's role there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Membership {

@@ -1,7 +1,7 @@
 //! Table `quota`: how often something was done in a window of time. All processes count together.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use deadbeat_domain::ids::ProjectId;
+use deadbeat_domain::ids::{AccountId, ProjectId};
 use deadbeat_domain::people::rate::Allowance;
 
 use crate::{StoreResult, Tx};
@@ -13,6 +13,10 @@ pub enum Counted {
     CreatedMonitors(ProjectId),
     /// The API keys that the project issued.
     ApiKeys(ProjectId),
+    /// The invitations that the project made.
+    Invitations(ProjectId),
+    /// The projects that the account created.
+    Projects(AccountId),
     /// The tests of the project's channels.
     Tests(ProjectId),
     /// The deliveries that the project had sent again.
@@ -31,6 +35,8 @@ impl Counted {
         match self {
             Self::CreatedMonitors(project) => format!("created_monitors:{project}"),
             Self::ApiKeys(project) => format!("api_keys:{project}"),
+            Self::Invitations(project) => format!("invitations:{project}"),
+            Self::Projects(account) => format!("projects:{account}"),
             Self::Tests(project) => format!("test:{project}"),
             Self::Resends(project) => format!("resend:{project}"),
             Self::Confirmations(project) => format!("confirm:{project}"),
@@ -46,6 +52,8 @@ impl Counted {
             Self::Tests(_) | Self::Resends(_) => TimeDelta::minutes(1),
             Self::CreatedMonitors(_)
             | Self::ApiKeys(_)
+            | Self::Invitations(_)
+            | Self::Projects(_)
             | Self::Confirmations(_)
             | Self::ConfirmationsTo(_)
             | Self::AccountMailsTo(_) => TimeDelta::days(1),

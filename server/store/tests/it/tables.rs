@@ -46,6 +46,7 @@ pub const OF_HOME: &[&str] = &[
     "account_link",
     "api_key",
     "authenticator",
+    "invitation",
     "known_address",
     "member",
     "project",

@@ -101,6 +101,7 @@ async fn no_malformed_body_is_taken_anywhere() {
     let key = caller
         .post("/api/v1/api-keys", &json!({"name": "Key", "scope": "read"}))
         .await;
+    let members = caller.get("/api/v1/members").await;
     let before = dump(&harness).await;
 
     let operations: Vec<_> = contract()
@@ -108,12 +109,14 @@ async fn no_malformed_body_is_taken_anywhere() {
         .into_iter()
         .filter(|one| contract().wants_json(one))
         .collect();
-    assert_eq!(operations.len(), 17);
+    assert_eq!(operations.len(), 19);
     for operation in operations {
         let of = if operation.path.contains("channels") {
             &channel["id"]
         } else if operation.path.contains("windows") {
             &window["id"]
+        } else if operation.path.contains("members") {
+            &members["members"][0]["id"]
         } else if operation.path.contains("api-keys") {
             &key["id"]
         } else {

@@ -313,7 +313,7 @@ async fn lists_take_the_query_parameters_of_the_contract_and_no_others() {
         .into_iter()
         .filter(|one| contract().query_parameters(one).contains("limit"));
     let lists: Vec<Operation> = lists.collect();
-    assert_eq!(lists.len(), 19);
+    assert_eq!(lists.len(), 21);
     for operation in lists {
         let base = operation.path.replace("{id}", id);
         for name in contract().query_parameters(&operation) {

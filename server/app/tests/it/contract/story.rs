@@ -455,7 +455,9 @@ async fn every_operation_answers_as_the_contract_says_in_success_and_in_fault() 
     incidents(&caller).await;
     holds(&caller, &monitor).await;
     snoozes_by_url(&caller, &harness, &monitor).await;
+    super::things::Things::member(&harness).await;
     keys_and_project(&caller).await;
+    people::members_and_invitations(&caller).await;
     // On a slow machine, the reports in the examples have also opened incidents by now.
     let deliveries = caller.pages("/api/v1/deliveries", 2).await;
     let count = |alert: &str| deliveries.iter().filter(|one| one["alert"] == alert).count();

@@ -28,6 +28,9 @@ pub struct Things {
     pub rotation: Value,
     /// The policy names that separate channel, so that the rotation can be deleted.
     pub policy: Value,
+    /// The account of a viewer.
+    pub member: Value,
+    pub invitation: Value,
 }
 
 impl Things {
@@ -102,6 +105,10 @@ impl Things {
         let steps = json!([{"delay_seconds": 0, "targets": [{"kind": "channel", "id": phone}]}]);
         let policy = json!({"name": "Payments", "match": {"tags": ["payments"]}, "steps": steps});
         let policy = owner.post("/api/v1/escalation-policies", &policy).await;
+        let member = Self::member(harness).await;
+        let invitation = owner
+            .post("/api/v1/invitations", &json!({"role": "viewer"}))
+            .await;
         Self {
             _receiver: receiver,
             channel,
@@ -116,7 +123,26 @@ impl Things {
             window,
             rotation,
             policy,
+            member,
+            invitation,
         }
+    }
+
+    /// Makes an account, which is a viewer of the project.
+    pub async fn member(harness: &Harness) -> Value {
+        let services = harness.app.services();
+        let account =
+            deadbeat_services::people::account::create(services, "vi@example.org", "a long password")
+                .await
+                .unwrap();
+        sqlx::query(
+            "INSERT INTO member (project_id, account_id, role, created_at) SELECT id, $1, 'viewer', now() FROM project ORDER BY created_at, id LIMIT 1",
+        )
+        .bind(account.id.0)
+        .execute(&harness.pool)
+        .await
+        .unwrap();
+        json!({"id": account.id})
     }
 
     /// Returns the id of the thing that an API path with this noun (`monitors`, `channels`, …) is about.
@@ -133,6 +159,8 @@ impl Things {
             "maintenance-windows" => &self.window["id"],
             "rotations" => &self.rotation["id"],
             "escalation-policies" => &self.policy["id"],
+            "members" => &self.member["id"],
+            "invitations" => &self.invitation["id"],
             other => panic!("there is nothing of {other}"),
         };
         id.as_str().unwrap()

@@ -180,6 +180,7 @@ async fn every_request_is_answered_to_each_key_as_the_table_says() {
         "maintenance-windows",
         "rotations",
         "escalation-policies",
+        "invitations",
     ]
     .map(|noun| walk.things.id(noun).to_owned())
     .into();

@@ -1,6 +1,8 @@
 //! Permissions of every route: docs/permissions.md lists the routes, and the domain's table says what is expected.
 
 mod api;
+mod invitations;
+mod members;
 mod pages;
 mod trail;
 

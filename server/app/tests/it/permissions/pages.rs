@@ -16,7 +16,7 @@ use crate::web_dashboard::Browser;
 const PASSWORD: &str = "a long password";
 
 /// Makes a new account, and a browser that is signed in with it.
-async fn browser<'a>(harness: &'a Harness, name: &str) -> (AccountId, Browser<'a>) {
+pub async fn browser<'a>(harness: &'a Harness, name: &str) -> (AccountId, Browser<'a>) {
     let email = format!("{name}@example.org");
     let account = account::create(harness.app.services(), &email, PASSWORD)
         .await
@@ -27,7 +27,7 @@ async fn browser<'a>(harness: &'a Harness, name: &str) -> (AccountId, Browser<'a
     (account.id, browser)
 }
 
-async fn set_role(harness: &Harness, project: ProjectId, account: AccountId, role: Role) {
+pub async fn set_role(harness: &Harness, project: ProjectId, account: AccountId, role: Role) {
     let mut tx = deadbeat_store::Store::from_pool(harness.pool.clone())
         .begin()
         .await
@@ -39,7 +39,7 @@ async fn set_role(harness: &Harness, project: ProjectId, account: AccountId, rol
     tx.commit().await.unwrap();
 }
 
-async fn own_project(harness: &Harness) -> ProjectId {
+pub async fn own_project(harness: &Harness) -> ProjectId {
     let id = harness.get("/api/v1/project").await["id"]
         .as_str()
         .unwrap()

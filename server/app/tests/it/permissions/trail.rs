@@ -236,6 +236,25 @@ async fn every_request_that_changes_something_leaves_one_entry() {
             json!({"name": "Renamed"}),
             "project.changed",
         ),
+        (
+            Method::PATCH,
+            of("members"),
+            json!({"role": "member"}),
+            "member.changed",
+        ),
+        (Method::DELETE, of("members"), none.clone(), "member.removed"),
+        (
+            Method::POST,
+            "/api/v1/invitations".into(),
+            json!({"role": "viewer", "email": "eve@example.org"}),
+            "invitation.created",
+        ),
+        (
+            Method::DELETE,
+            of("invitations"),
+            none.clone(),
+            "invitation.withdrawn",
+        ),
         (Method::DELETE, of("beats"), none.clone(), "beat.deleted"),
         (Method::DELETE, monitor, none.clone(), "monitor.deleted"),
     ];

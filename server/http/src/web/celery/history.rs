@@ -72,7 +72,7 @@ pub(in crate::web) async fn top(
     asked: Option<Uuid>,
 ) -> Result<Option<Top>, PageError> {
     let memberships = project::of_account(reader, signed_in.account.id).await?;
-    let Some(chosen) = choose(&memberships, asked.map(ProjectId))? else {
+    let Some(chosen) = choose(&memberships, asked.map(ProjectId), signed_in.remembered)? else {
         return Ok(None);
     };
     Ok(Some(Top {

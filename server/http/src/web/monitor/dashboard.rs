@@ -59,7 +59,7 @@ async fn index(
     let asked = Asked::of(&request)?;
     let (reader, now) = (state.reader(), state.now());
     let memberships = project::of_account(&reader, signed_in.account.id).await?;
-    let Some(chosen) = choose(&memberships, asked.project)? else {
+    let Some(chosen) = choose(&memberships, asked.project, signed_in.remembered)? else {
         return Ok(html(
             StatusCode::OK,
             &NoProjectPage {
@@ -118,19 +118,18 @@ impl Asked {
     }
 }
 
-/// Returns the project in the address if the account is a member of it. Without one in the address, returns the account's first project. `None`: the
-/// account has no project.
+/// Returns the project in the address if the account is a member of it. Without one in the address, returns the project that the session remembers, or else
+/// the account's first project. `None`: the account has no project.
 pub(in crate::web) fn choose(
     memberships: &[Membership],
     asked: Option<ProjectId>,
+    remembered: Option<ProjectId>,
 ) -> Result<Option<&Membership>, PageError> {
+    let find = |id| memberships.iter().find(|one| one.project.id == id);
     match asked {
-        Some(id) => memberships
-            .iter()
-            .find(|one| one.project.id == id)
-            .map(Some)
-            .ok_or(PageError::NotFound("project")),
-        None => Ok(memberships.first()),
+        Some(id) => find(id).map(Some).ok_or(PageError::NotFound("project")),
+        // The account may have left the project since.
+        None => Ok(remembered.and_then(find).or(memberships.first())),
     }
 }
 

@@ -7,15 +7,19 @@ use actix_web::cookie::time::Duration;
 use actix_web::cookie::{Cookie, SameSite};
 use actix_web::dev::Payload;
 use actix_web::http::{Method, StatusCode, header};
-use actix_web::web::{self, Data, ServiceConfig};
+use actix_web::web::{self, Data, Query, ServiceConfig};
 use actix_web::{FromRequest, HttpRequest, HttpResponse};
 use askama::Template;
 use chrono::TimeDelta;
+use deadbeat_domain::ids::ProjectId;
 use deadbeat_domain::people::account::{STEP, SignUp};
 use deadbeat_services::people::account::session::Session;
 use deadbeat_services::people::account::{self, Client, SignIn};
+use deadbeat_services::people::chosen;
 use deadbeat_store::connection::asker::Asker;
 use deadbeat_store::people::account::Account;
+use serde::Deserialize;
+use uuid::Uuid;
 
 use super::csrf::{self, CookieName, SessionForm, VisitorForm};
 use crate::extract::client_ip::network;
@@ -74,6 +78,8 @@ pub struct SignedIn {
     pub account: Account,
     /// The session.
     pub own: Session,
+    /// The project that the session remembers.
+    pub remembered: Option<ProjectId>,
     /// The session's secret.
     pub(super) session: String,
 }
@@ -123,13 +129,25 @@ impl FromRequest for SignedIn {
             let account = own.account.clone();
             Asker::Account(account.id).takes_over();
             request::sent_by(SentBy::Account(account.id));
+            let remembered = chosen::remembered(&state.services, &session, asked_project(&request)).await?;
             Ok(Self {
                 account,
                 own,
+                remembered,
                 session,
             })
         })
     }
+}
+
+/// Returns the project that an address names.
+fn asked_project(request: &HttpRequest) -> Option<ProjectId> {
+    #[derive(Deserialize)]
+    struct Asked {
+        project: Option<Uuid>,
+    }
+    let asked = Query::<Asked>::from_query(request.query_string()).ok()?;
+    asked.project.map(ProjectId)
 }
 
 #[derive(Template)]

@@ -144,7 +144,10 @@ pub(super) async fn step(
             let old = before(settings.blind_spell_days).min(now - LONGEST_EXCUSE);
             Stepped::found(store::old_spells(tx, old, BATCH).await?)
         }
-        Kind::Sessions => Stepped::found(store::expired_sessions(tx, now, BATCH).await?),
+        Kind::Sessions => {
+            let invitations = deadbeat_store::people::invitation::forget_ended(tx, now, BATCH).await?;
+            Stepped::found(invitations.max(store::expired_sessions(tx, now, BATCH).await?))
+        }
         Kind::Quotas => Stepped::found(deadbeat_store::people::quota::remove_ended(tx, now, BATCH).await?),
         Kind::RevokedKeys => {
             let old = before(settings.revoked_key_days);

@@ -1,7 +1,8 @@
 //! Each use case that a person or a key can reach checks the permission of its caller, for every role and scope of the domain's table.
 
 use deadbeat_domain::ids::{
-    AccountId, ApiKeyId, BeatId, ChannelId, EscalationPolicyId, IncidentId, MonitorId, RotationId,
+    AccountId, ApiKeyId, BeatId, ChannelId, EscalationPolicyId, IncidentId, InvitationId, MonitorId,
+    RotationId,
 };
 use deadbeat_domain::monitor::ping::PingKind::Fail;
 use deadbeat_domain::people::access::{Access, Actor};
@@ -12,7 +13,8 @@ use deadbeat_services::alert::{channel, policy, rotation};
 use deadbeat_services::celery::{beat, event};
 use deadbeat_services::incident::acknowledgement;
 use deadbeat_services::monitor::Change;
-use deadbeat_services::people::{api_key, project};
+use deadbeat_services::people::invitation::{self, NewInvitation};
+use deadbeat_services::people::{api_key, member, project};
 use deadbeat_services::{ServiceError, monitor};
 use serde_json::json;
 use sqlx::PgPool;
@@ -44,11 +46,16 @@ enum UseCase {
     UpdatePolicy,
     DeletePolicy,
     IssueKey,
+    RotateKey,
     RevokeKey,
+    SetRole,
+    RemoveMember,
+    Invite,
+    WithdrawInvitation,
     UpdateProject,
 }
 
-const USE_CASES: [UseCase; 22] = [
+const USE_CASES: [UseCase; 27] = [
     UseCase::CreateMonitor,
     UseCase::UpsertMonitor,
     UseCase::UpdateMonitor,
@@ -69,7 +76,12 @@ const USE_CASES: [UseCase; 22] = [
     UseCase::UpdatePolicy,
     UseCase::DeletePolicy,
     UseCase::IssueKey,
+    UseCase::RotateKey,
     UseCase::RevokeKey,
+    UseCase::SetRole,
+    UseCase::RemoveMember,
+    UseCase::Invite,
+    UseCase::WithdrawInvitation,
     UseCase::UpdateProject,
 ];
 
@@ -120,7 +132,10 @@ impl UseCase {
             | Self::DeleteRotation
             | Self::UpdatePolicy
             | Self::DeletePolicy => Action::ManageChannels,
-            Self::IssueKey | Self::RevokeKey => Action::ManageKeys,
+            Self::IssueKey | Self::RotateKey | Self::RevokeKey => Action::ManageKeys,
+            Self::SetRole | Self::RemoveMember | Self::Invite | Self::WithdrawInvitation => {
+                Action::ManageMembers
+            }
             Self::UpdateProject => Action::ChangeProject,
         }
     }
@@ -186,6 +201,24 @@ impl UseCase {
             Self::IssueKey => api_key::issue(services, access, "Changed", Scope::Write)
                 .await
                 .map(drop),
+            Self::RotateKey => api_key::rotate(services, access, things.key, None)
+                .await
+                .map(drop),
+            Self::SetRole => member::set_role(services, access, AccountId::generate(), Role::Viewer)
+                .await
+                .map(drop),
+            Self::RemoveMember => member::remove(services, access, AccountId::generate()).await,
+            Self::Invite => {
+                let new = NewInvitation {
+                    email: None,
+                    role: Role::Viewer,
+                    seconds: None,
+                };
+                invitation::create(services, access, new).await.map(drop)
+            }
+            Self::WithdrawInvitation => {
+                invitation::withdraw(services, access, InvitationId::generate()).await
+            }
             Self::RevokeKey => api_key::revoke(services, access, things.key).await,
             Self::UpdateProject => project::update(services, access, Some("Changed"), None)
                 .await
