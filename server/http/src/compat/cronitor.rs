@@ -125,7 +125,7 @@ async fn create(state: &Data<AppState>, access: Access, slug: &str, name: &str) 
             StatusCode::BAD_REQUEST,
             "this cannot be the name of a monitor",
         )),
-        Err(ServiceError::Limit { .. } | ServiceError::Refused(_)) => {
+        Err(ServiceError::Limit { .. } | ServiceError::Refused(_) | ServiceError::KeyFault(_)) => {
             Err(text(StatusCode::NOT_FOUND, "not found"))
         }
         Err(ServiceError::TooMany { .. }) => {

@@ -7,11 +7,11 @@ use actix_web::web::{Data, Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, web};
 use askama::Template;
 use deadbeat_services::ServiceError;
-use deadbeat_services::people::account;
+use deadbeat_services::people::account::session;
 use deadbeat_services::people::invitation::{self, Offer};
 
 use super::csrf::{self, SessionForm};
-use super::session::SignedIn;
+use super::session::{SignedIn, client};
 use crate::extract::peer::client_ip;
 use crate::state::AppState;
 use crate::web::format::Moment;
@@ -93,8 +93,8 @@ async fn accept(
     form: SessionForm,
 ) -> Result<HttpResponse, PageError> {
     // The form's token belongs to a session, and that session must still be valid.
-    let account = account::of_session(&state.services, &form.session).await?;
-    let account = account.ok_or(PageError::NotSignedIn)?;
+    let session = session::find(&state.services, &form.session, &client(&request, &state)).await?;
+    let account = session.ok_or(PageError::NotSignedIn)?.account;
     match invitation::accept(&state.services, &account, &token, client_ip(&request, &state)).await {
         Ok(project) => Ok(see_other(&format!("/?project={project}"))),
         Err(error @ (ServiceError::Conflict(_) | ServiceError::Limit { .. })) => {

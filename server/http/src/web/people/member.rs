@@ -9,8 +9,9 @@ use deadbeat_domain::limits;
 use deadbeat_domain::people::access::Access;
 use deadbeat_domain::people::permission::Action;
 use deadbeat_domain::people::role::Role;
+use deadbeat_services::people::account::session;
 use deadbeat_services::people::invitation::{self, NewInvitation};
-use deadbeat_services::people::{account, member};
+use deadbeat_services::people::member;
 use deadbeat_services::{ServiceError, Services};
 use deadbeat_store::page::Page;
 use deadbeat_store::people::project;
@@ -18,7 +19,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::csrf::{Fields, SessionForm};
-use super::session::SignedIn;
+use super::session::{SignedIn, client};
 use crate::extract::peer::client_ip;
 use crate::state::AppState;
 use crate::web::format::Moment;
@@ -186,8 +187,8 @@ async fn change(
     form: SessionForm,
 ) -> Result<HttpResponse, PageError> {
     // The form's token belongs to a session, and that session must still be valid.
-    let account = account::of_session(&state.services, &form.session).await?;
-    if account.is_none_or(|account| account.id != known.account.id) {
+    let session = session::find(&state.services, &form.session, &client(&request, &state)).await?;
+    if session.is_none_or(|session| session.account.id != known.account.id) {
         return Err(PageError::NotSignedIn);
     }
     let fields = &form.fields;

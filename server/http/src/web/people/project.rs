@@ -6,10 +6,11 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use askama::Template;
 use deadbeat_domain::ids::ProjectId;
 use deadbeat_services::ServiceError;
-use deadbeat_services::people::{account, project};
+use deadbeat_services::people::account::session;
+use deadbeat_services::people::project;
 
 use super::csrf::SessionForm;
-use super::session::SignedIn;
+use super::session::{SignedIn, client};
 use crate::extract::peer::client_ip;
 use crate::state::AppState;
 use crate::web::{Frame, PageError, html};
@@ -73,8 +74,8 @@ async fn create(
 ) -> Result<HttpResponse, PageError> {
     let name = form.fields.get("name");
     // The form's token belongs to a session, and that session must still be valid.
-    let account = account::of_session(&state.services, &form.session).await?;
-    let account = account.ok_or(PageError::NotSignedIn)?;
+    let session = session::find(&state.services, &form.session, &client(&request, &state)).await?;
+    let account = session.ok_or(PageError::NotSignedIn)?.account;
     let made =
         project::create_by_account(&state.services, account.id, name, client_ip(&request, &state)).await;
     match made {
