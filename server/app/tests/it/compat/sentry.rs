@@ -457,3 +457,27 @@ async fn a_leaked_key_reaches_its_own_project_only_and_changes_no_monitor_of_a_p
     assert_eq!(other["monitors"][0]["ping_count"], 1);
     harness.stop().await;
 }
+
+/// `@sentry/node` sends both check-ins of a short run at once, and only the first one has settings.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_run_may_overtake_the_check_in_that_makes_its_monitor() {
+    let harness = harness::start().await;
+    for n in 1..=5_u128 {
+        let (slug, id) = (format!("job-{n}"), Uuid::from_u128(n).simple().to_string());
+        let end = check_in(&slug, "ok", &id, &Value::Null);
+        let begin = check_in(&slug, "in_progress", &id, &crontab("* * * * *"));
+        let (end, begin) = tokio::join!(send(&harness, &end), send(&harness, &begin));
+
+        for (status, answer) in [end, begin] {
+            assert_eq!((status, &answer["errors"]), (StatusCode::OK, &Value::Null));
+        }
+        let seen = monitor(&harness, &slug).await;
+        assert_eq!(
+            (&seen["status"], &seen["running"], &seen["ping_count"]),
+            (&json!("up"), &json!(false), &json!(2))
+        );
+    }
+    let (_, answer) = send(&harness, &check_in("nobody", "ok", NIL, &Value::Null)).await;
+    assert_eq!(answer["errors"].as_array().map(Vec::len), Some(1), "{answer}");
+    harness.stop().await;
+}

@@ -15,6 +15,8 @@ mod check_in;
 mod encoding;
 mod envelope;
 
+use std::time::Duration;
+
 use actix_web::http::{StatusCode, header};
 use actix_web::web::{self, Data, Path, Payload, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
@@ -37,6 +39,14 @@ use super::door::{self, Outcome, Received};
 use crate::extract::peer::client_ip;
 use crate::request;
 use crate::state::AppState;
+
+/// The pauses after which a check-in of an unknown monitor is tried again, about two seconds in all.
+const PAUSES: [Duration; 4] = [
+    Duration::from_millis(50),
+    Duration::from_millis(200),
+    Duration::from_millis(500),
+    Duration::from_millis(1_250),
+];
 
 /// Mounts the routes.
 pub fn configure(config: &mut ServiceConfig) {
@@ -248,13 +258,7 @@ async fn take(
         // The check-in counts, whatever is wrong with its settings.
         None if is_known => return Ok(()),
         Some(Err(why)) => return Err(Refusal::Dropped(format!("{}: {why}", check_in.slug))),
-        None => {
-            let why = format!(
-                "{}: there is no such monitor, and the check-in has no monitor_config to make it with",
-                check_in.slug
-            );
-            return Err(Refusal::Dropped(why));
-        }
+        None => return Box::pin(take_later(request, state, again, &check_in.slug)).await,
         Some(Ok(settings)) => settings,
     };
     // Boxed, because most check-ins bring no settings.
@@ -271,6 +275,27 @@ async fn take(
         Outcome::Recorded | Outcome::TooMany(_) => Ok(()),
         Outcome::Unknown(_) | Outcome::TryAgain => Err(Refusal::TryAgain),
     }
+}
+
+/// Records a check-in without settings once its monitor exists. Some SDKs send both check-ins of a short run at the same time. Only the first one has
+/// settings, and the second one may arrive while the server still makes the monitor. Without its end, the run would be reported as too long.
+async fn take_later(
+    request: &HttpRequest,
+    state: &Data<AppState>,
+    received: Received,
+    slug: &str,
+) -> Result<(), Refusal> {
+    for pause in PAUSES {
+        tokio::time::sleep(pause).await;
+        match door::take(request, state, received.clone()).await {
+            Outcome::Recorded | Outcome::TooMany(_) => return Ok(()),
+            Outcome::TryAgain => return Err(Refusal::TryAgain),
+            Outcome::Unknown(_) => {}
+        }
+    }
+    Err(Refusal::Dropped(format!(
+        "{slug}: there is no such monitor, and the check-in has no monitor_config to make it with"
+    )))
 }
 
 fn received(key: &str, check_in: &CheckIn, received_at: DateTime<Utc>) -> Received {
