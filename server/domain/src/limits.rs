@@ -36,6 +36,19 @@ pub const SLUG_CHARS: usize = 100;
 pub const NAME_CHARS: usize = 100;
 /// Characters of a channel's address.
 pub const ADDRESS_CHARS: usize = 2_000;
+/// Characters of one template of a webhook. One expression of that length takes the parser 50 ms: its time grows with the square of the
+/// length.
+pub const TEMPLATE_CHARS: usize = 4_000;
+/// Characters of the template of a webhook's path.
+pub const TEMPLATE_PATH_CHARS: usize = 1_000;
+/// Bytes of the body that a template makes.
+pub const TEMPLATE_OUTPUT_BYTES: usize = 64_000;
+/// Headers that a webhook adds.
+pub const WEBHOOK_HEADERS: usize = 20;
+/// Characters of the name of such a header.
+pub const WEBHOOK_HEADER_NAME_CHARS: usize = 100;
+/// Characters of the value of such a header.
+pub const WEBHOOK_HEADER_CHARS: usize = 2_000;
 /// Tags of one monitor.
 pub const TAG_COUNT: usize = 50;
 /// Characters of one tag.

@@ -209,6 +209,8 @@ pub struct FieldError {
     pub pointer: String,
     /// The first faulty character of the field's text, counted from 1. None: no single character is at fault.
     pub position: Option<usize>,
+    /// The line and column of that character, counted from 1. Only for texts with several lines: templates.
+    pub line_and_column: Option<(usize, usize)>,
     /// The faulty value, and what is allowed.
     pub message: String,
 }
@@ -219,6 +221,7 @@ impl FieldError {
         Self {
             pointer: pointer.into(),
             position: None,
+            line_and_column: None,
             message: message.into(),
         }
     }

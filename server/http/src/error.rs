@@ -113,6 +113,10 @@ impl ApiError {
                     if let Some(position) = error.position {
                         fault["position"] = position.into();
                     }
+                    if let Some((line, column)) = error.line_and_column {
+                        fault["line"] = line.into();
+                        fault["column"] = column.into();
+                    }
                     fault
                 })
                 .collect();

@@ -8,6 +8,7 @@ use crate::contract::{Caller, dump};
 use crate::harness::{self, LIMIT};
 
 mod secret;
+mod template;
 
 fn webhook(name: &str, url: &str) -> Value {
     json!({"kind": "webhook", "name": name, "settings": {"url": url}})

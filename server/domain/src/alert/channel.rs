@@ -80,7 +80,7 @@ impl Settings {
         if let Value::Object(values) = &mut masked.values {
             for value in values.values_mut() {
                 if let Some(mask) = sealed::mask_of(value) {
-                    *value = Value::from(mask);
+                    *value = mask.clone();
                 }
             }
         }
@@ -103,10 +103,8 @@ impl Settings {
         };
         let shown = values.iter().filter_map(|(field, value)| {
             let shown = match (sealed::mask_of(value), secrets) {
-                (Some(mask), _) => Value::from(mask),
-                (None, Some(secrets)) if secrets.contains(&field.as_str()) => {
-                    Value::from(sealed::mask(value))
-                }
+                (Some(mask), _) => mask.clone(),
+                (None, Some(secrets)) if secrets.contains(&field.as_str()) => sealed::mask(value),
                 (None, Some(_)) => value.clone(),
                 (None, None) => return None,
             };

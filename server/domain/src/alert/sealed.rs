@@ -12,7 +12,7 @@ use crate::ids::{ChannelId, ProjectId};
 
 /// The only field of the object that replaces a sealed secret in the settings. Servers before 0.2 expect a text there,
 /// so they cannot mistake a mask for an address. They leave the channel's alerts to newer servers.
-const SHOWN: &str = "shown";
+pub const SHOWN: &str = "shown";
 /// Stands for the hidden part of a secret.
 pub const HIDDEN: char = '…';
 /// A mask shows the last characters of a secret only if the secret has at least so many characters.
@@ -84,23 +84,43 @@ pub fn placeholder(secret: &Value) -> Value {
     json!({SHOWN: mask(secret)})
 }
 
-/// The mask, if the value is a placeholder of [`placeholder`].
+/// Returns the mask, if the value is a placeholder of [`placeholder`]. No secret that is an object has [`SHOWN`] as its only field: the
+/// check of such a setting refuses that name.
 #[must_use]
-pub fn mask_of(value: &Value) -> Option<&str> {
+pub fn mask_of(value: &Value) -> Option<&Value> {
     let fields = value.as_object().filter(|fields| fields.len() == 1)?;
-    fields.get(SHOWN)?.as_str()
+    fields
+        .get(SHOWN)
+        .filter(|mask| mask.is_string() || mask.is_object())
 }
 
 /// The part of a secret that people may see: its last four characters. Of an address also its scheme and host. Of a
-/// short secret nothing.
+/// short secret nothing. Of an object, its names with the masks of its values.
 #[must_use]
-pub fn mask(secret: &Value) -> String {
-    let Some(text) = secret.as_str() else {
-        return HIDDEN.to_string();
-    };
-    match address(text) {
-        Some((scheme, host, rest)) => format!("{scheme}://{host}/{}", last(rest)),
-        None => last(text),
+pub fn mask(secret: &Value) -> Value {
+    match secret {
+        Value::String(text) => Value::from(match address(text) {
+            Some((scheme, host, rest)) => format!("{scheme}://{host}/{}", last(rest)),
+            None => last(text),
+        }),
+        Value::Object(secrets) => {
+            let masks = secrets.iter().map(|(name, secret)| match secret.as_str() {
+                Some(text) => (name.clone(), Value::from(last(text))),
+                None => (name.clone(), Value::from(HIDDEN.to_string())),
+            });
+            Value::Object(masks.collect())
+        }
+        _ => Value::from(HIDDEN.to_string()),
+    }
+}
+
+/// True if a value holds [`HIDDEN`]: somebody copied it from an answer.
+#[must_use]
+pub fn is_masked(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains(HIDDEN),
+        Value::Object(values) => values.values().any(is_masked),
+        _ => false,
     }
 }
 
@@ -178,12 +198,26 @@ mod tests {
             assert_eq!(mask(&json!(secret)), shown, "{secret}");
         }
         for other in [
-            json!({"Authorization": "Bearer abcdefghijkl"}),
             json!(123_456_789_012_345_u64),
             json!(null),
+            json!(["abcdefghijklm"]),
         ] {
             assert_eq!(mask(&other), "…");
         }
+    }
+
+    #[test]
+    fn a_mask_of_an_object_shows_its_names() {
+        let secret = json!({"Authorization": "Bearer abcdefghijkl", "X-Team": "shop", "X-Odd": {"a": "b"}});
+
+        let mask = mask(&secret);
+
+        assert_eq!(
+            mask,
+            json!({"Authorization": "…ijkl", "X-Team": "…", "X-Odd": "…"})
+        );
+        assert_eq!(mask_of(&placeholder(&secret)), Some(&mask));
+        assert!(is_masked(&mask) && !is_masked(&secret));
     }
 
     #[test]
@@ -191,11 +225,12 @@ mod tests {
         let placeholder = placeholder(&json!("xoxb-1234567890-abcd"));
 
         assert!(!placeholder.is_string());
-        assert_eq!(mask_of(&placeholder), Some("…abcd"));
+        assert_eq!(mask_of(&placeholder), Some(&json!("…abcd")));
         for other in [
             json!("…abcd"),
             json!({}),
             json!({"shown": 1}),
+            json!({"shown": ["a"]}),
             json!({"shown": "a", "more": "b"}),
         ] {
             assert_eq!(mask_of(&other), None, "{other}");

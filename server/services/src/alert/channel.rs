@@ -5,7 +5,6 @@ mod test_message;
 use chrono::{DateTime, Utc};
 use deadbeat_domain::alert::channel::Settings;
 use deadbeat_domain::alert::routing::Routing;
-use deadbeat_domain::alert::sealed::{self, HIDDEN};
 use deadbeat_domain::change::feed::{ChangeKind, ChangeSubject};
 use deadbeat_domain::ids::ChannelId;
 use deadbeat_domain::limits;
@@ -21,10 +20,15 @@ use serde_json::{Map, Value};
 pub use self::test_message::send_test;
 use crate::alert::delivery::redact::Redactor;
 use crate::alert::delivery::senders::{self, KINDS, Kind, email};
-use crate::alert::sealing::{self, Opened, Unopened};
+use crate::alert::sealing::{self, Opened};
 use crate::alert::{confirmation, usage, waiting};
 use crate::people::audit;
 use crate::{ServiceError, Services, feed, secret};
+use kept::{whole, with_kept_secrets};
+pub(crate) use rehearsal::rehearse;
+
+mod kept;
+mod rehearsal;
 
 /// A channel that was added or changed.
 #[derive(Debug, Clone)]
@@ -76,13 +80,13 @@ pub async fn create_with(
     let name = read_label("/name", name, limits::NAME_CHARS, &mut faults);
     let mut routing = Routing::default();
     routing.apply(rules, &mut faults);
-    let settings = kind_of(kind)
-        .and_then(|kind| Ok((kind, parse(services, kind, whole(kind, object(settings)?)?)?)))
+    let settings = read_new(services, kind, settings)
         .map_err(|found| faults.extend(found))
         .ok();
     let Some((kind, settings)) = settings.filter(|_| faults.is_empty()) else {
         return Err(ServiceError::Invalid(faults));
     };
+    rehearse(services, project, kind, &settings).await?;
     let mut opened = Opened {
         settings,
         signing_secret: kind.signing_secret(),
@@ -210,23 +214,18 @@ fn object(settings: &Value) -> Result<Map<String, Value>, Vec<FieldError>> {
     })
 }
 
-/// Refuses masks where a secret is needed: somebody copied them from an answer.
-fn whole(kind: &dyn Kind, values: Map<String, Value>) -> Result<Map<String, Value>, Vec<FieldError>> {
-    let masks: Vec<FieldError> = kind
-        .secrets()
-        .iter()
-        .filter(|field| {
-            let text = values.get(**field).and_then(Value::as_str);
-            text.is_some_and(|text| text.contains(HIDDEN))
-        })
-        .map(|field| {
-            FieldError::new(
-                format!("/settings/{field}"),
-                format!("holds {HIDDEN}, which stands for hidden characters; enter the whole value"),
-            )
-        })
-        .collect();
-    if masks.is_empty() { Ok(values) } else { Err(masks) }
+/// Reads the kind and the settings of a new channel.
+///
+/// # Errors
+/// As for [`parse`], or a mask stands where a secret is needed.
+pub(crate) fn read_new(
+    services: &Services,
+    kind: &str,
+    settings: &Value,
+) -> Result<(&'static dyn Kind, Settings), Vec<FieldError>> {
+    let kind = kind_of(kind)?;
+    let settings = parse(services, kind, whole(kind, object(settings)?)?)?;
+    Ok((kind, settings))
 }
 
 /// Reads settings, and refuses settings with which no attempt can ever succeed. No fault repeats a secret.
@@ -252,51 +251,6 @@ fn parse(
             Err(faults)
         }
     }
-}
-
-/// Puts stored secrets back into changed settings, where the change leaves them out or repeats their masks.
-fn with_kept_secrets(
-    kind: &dyn Kind,
-    stored: &Settings,
-    opened: &Result<Opened, Unopened>,
-    mut values: Map<String, Value>,
-) -> Result<Map<String, Value>, ServiceError> {
-    let mut kept = None;
-    for field in kind.secrets() {
-        let Some(value) = stored.get(field) else {
-            continue;
-        };
-        let mask = sealed::mask_of(value).map_or_else(|| sealed::mask(value), str::to_owned);
-        if values.get(*field).is_some_and(|given| *given != mask) {
-            continue;
-        }
-        match opened {
-            Ok(opened) => {
-                values.insert(
-                    (*field).to_owned(),
-                    opened.settings.get(field).cloned().unwrap_or_default(),
-                );
-                kept = Some(field);
-            }
-            Err(fault) => {
-                return Err(ServiceError::Conflict(format!(
-                    "the channel {fault}; enter settings.{field} again"
-                )));
-            }
-        }
-    }
-    // Members who may change a channel may not read its secrets. So they must not be able to send the secrets to
-    // another host.
-    if let (Some(field), Ok(opened)) = (kept, opened) {
-        let host = kind.host(&Settings::new(kind.name(), values.clone()));
-        if host.is_some() && host != kind.host(&opened.settings) {
-            return Err(ServiceError::Invalid(vec![FieldError::new(
-                format!("/settings/{field}"),
-                "was given for another host; enter it again",
-            )]));
-        }
-    }
-    Ok(values)
 }
 
 /// Changes a channel's name or settings, as [`update_with`] does.
@@ -333,6 +287,9 @@ pub async fn update_with(
     rules: &Map<String, Value>,
 ) -> Result<Written, ServiceError> {
     let project = access.may(Action::ManageChannels)?;
+    if let Some(settings) = settings {
+        rehearsal::of_change(services, project, id, settings).await?;
+    }
     let now = services.now();
     let mut tx = services.store.begin().await?;
     if !rules.is_empty() {

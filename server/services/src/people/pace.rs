@@ -19,7 +19,7 @@ const QUEUE: usize = 500;
 /// How long a request waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Work that a project's keys may request repeatedly, and that takes the database long.
+/// Work that a project's keys may request repeatedly, and that takes the database or a core long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Work {
     /// A ping creates its monitor.
@@ -28,6 +28,8 @@ pub(crate) enum Work {
     FollowSchedule,
     /// A ping key snoozes: which alerts wait is then decided again.
     Snooze,
+    /// A rehearsal of a channel's templates, or a preview.
+    Render,
 }
 
 impl Work {
@@ -37,7 +39,7 @@ impl Work {
     fn pauses(self) -> u32 {
         match self {
             Self::CreateMonitor | Self::Snooze => 8,
-            Self::FollowSchedule => 3,
+            Self::FollowSchedule | Self::Render => 3,
         }
     }
 }

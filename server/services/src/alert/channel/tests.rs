@@ -1,10 +1,12 @@
 use std::sync::Arc;
 
+use deadbeat_domain::alert::sealed;
 use futures::future::BoxFuture;
 use serde_json::json;
 
 use super::*;
 use crate::alert::delivery::senders::{Parts, Sender, SetupError};
+use crate::alert::sealing::Unopened;
 
 /// A kind with a secret token and a public server address.
 struct Chat;

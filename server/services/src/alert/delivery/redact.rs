@@ -85,6 +85,10 @@ impl Redactor {
     /// Adds a secret. If it is an address, also adds each part that may be a secret.
     fn add_secret(&mut self, text: &str) {
         self.add(text, SECRET);
+        // `Bearer abc…` of a header: the receiver may repeat only the second word.
+        if text.contains(' ') {
+            text.split(' ').for_each(|word| self.add(word, PART));
+        }
         let Ok(url) = Url::parse(text) else {
             return;
         };
@@ -132,6 +136,7 @@ impl Redactor {
 mod tests {
     use super::*;
     use crate::alert::delivery::senders::webhook::WebhookSettings;
+    use serde_json::json;
 
     #[test]
     fn each_form_of_a_secret_is_hidden() {
@@ -168,6 +173,18 @@ mod tests {
         ] {
             assert_eq!(redactor.hide(text), hidden, "{text}");
         }
+    }
+
+    #[test]
+    fn the_token_of_a_header_is_hidden_without_its_scheme() {
+        let settings = json!({"url": "https://example.org/in", "headers": {"Authorization": "Bearer abcdefghijkl", "X-Key": "mnopqrst"}});
+        let settings = Settings::new("webhook", settings.as_object().unwrap().clone());
+        let redactor = Redactor::of(&settings, None);
+
+        assert_eq!(
+            redactor.hide("Bearer abcdefghijkl; no token abcdefghijkl; key mnopqrst; Bearer of news"),
+            "…; no token …; key …; Bearer of news"
+        );
     }
 
     #[test]

@@ -95,7 +95,7 @@ fn every_secret_of_a_channel_is_sealed_and_opens_again() {
         json!({
             "server": "chat.example.org",
             "token": {"shown": "…abcd"},
-            "headers": {"shown": "…"},
+            "headers": {"shown": {"Authorization": "…ter2"}},
             "none": null,
         })
     );

@@ -90,6 +90,20 @@ pub trait Kind: Send + Sync {
         self.check(settings)
     }
 
+    /// True if the settings have templates, so that [`Kind::rehearse`] must try them. The settings may lack the fields that a change
+    /// leaves out.
+    fn has_templates(&self, _settings: &Settings) -> bool {
+        false
+    }
+
+    /// Renders every kind of message with the templates of the settings. The worst templates take a core for some seconds.
+    ///
+    /// # Errors
+    /// Every fault, each with a pointer into the request, and the line and column of the template.
+    fn rehearse(&self, _settings: &Settings) -> Result<(), Vec<FieldError>> {
+        Ok(())
+    }
+
     /// Returns the secret fields of the settings. Deadbeat seals them in the database, masks them in every answer,
     /// and removes them from the details of attempts.
     fn secrets(&self) -> &'static [&'static str];
@@ -97,6 +111,12 @@ pub trait Kind: Send + Sync {
     /// Returns the host to which attempts go: one host may use a limited number of slots. None: the settings do not
     /// name it. The settings may hold the mask of a secret address, which has the same host.
     fn host(&self, settings: &Settings) -> Option<String>;
+
+    /// Returns where the secrets go. A change that keeps a secret must keep the destination, too. Otherwise a member who may change a
+    /// channel could have its secrets sent to a host of their own, although nobody may read them.
+    fn destination(&self, settings: &Settings) -> Option<String> {
+        self.host(settings)
+    }
 
     /// Makes the secret with which a new channel signs its messages. None: the kind does not sign.
     fn signing_secret(&self) -> Option<String> {

@@ -1,4 +1,12 @@
-//! Webhooks: the message as JSON, signed by the Standard Webhooks convention (<https://www.standardwebhooks.com>).
+//! Webhooks: the message as JSON, or in the form of a template or a preset, signed by the Standard Webhooks convention
+//! (<https://www.standardwebhooks.com>).
+
+mod escape;
+mod preset;
+mod request;
+mod settings;
+mod template;
+mod variables;
 
 use std::sync::Arc;
 
@@ -11,7 +19,7 @@ use futures::future::BoxFuture;
 use hmac::{Hmac, Mac};
 use rand::TryRngCore;
 use rand::rngs::OsRng;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
 use sha2::Sha256;
@@ -19,7 +27,9 @@ use sha2::Sha256;
 use super::answer::{judge, misfit, sent, unusable};
 use super::http::{check_new_url, check_reach, check_url, host_of};
 use super::{Kind, Outgoing, Parts, Sender, SetupError, read};
-use crate::alert::delivery::outbound::Outbound;
+use crate::alert::delivery::outbound::{Call, Outbound};
+use request::{Prepared, prepare};
+use settings::{Form, Texts};
 
 const NAME: &str = "webhook";
 const PREFIX: &str = "whsec_";
@@ -37,9 +47,8 @@ pub fn signing_secret() -> String {
     format!("{PREFIX}{}", STANDARD.encode(bytes))
 }
 
-/// Settings of a webhook. The URL stays out of logs.
+/// Settings of a webhook that sends the message in the standard form. The URL stays out of logs.
 #[derive(Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct WebhookSettings {
     /// http or https, at most 2,000 characters.
     pub url: String,
@@ -54,29 +63,53 @@ impl From<WebhookSettings> for Settings {
 /// The kind `webhook`.
 pub struct Webhooks;
 
+impl Webhooks {
+    fn check_with(
+        settings: &Settings,
+        address: fn(&str, &str) -> Result<(), FieldError>,
+    ) -> Result<(), Vec<FieldError>> {
+        let form: Form = read(settings)?;
+        let mut faults: Vec<FieldError> = address("url", &form.url).err().into_iter().collect();
+        faults.extend(form.check());
+        if faults.is_empty() { Ok(()) } else { Err(faults) }
+    }
+}
+
 impl Kind for Webhooks {
     fn name(&self) -> &'static str {
         NAME
     }
 
     fn check(&self, settings: &Settings) -> Result<(), Vec<FieldError>> {
-        let WebhookSettings { url } = read(settings)?;
-        check_url("url", &url).map_err(|fault| vec![fault])
+        Self::check_with(settings, check_url)
     }
 
     fn check_new(&self, settings: &Settings) -> Result<(), Vec<FieldError>> {
-        let WebhookSettings { url } = read(settings)?;
-        check_new_url("url", &url).map_err(|fault| vec![fault])
+        Self::check_with(settings, check_new_url)
     }
 
-    /// A URL often has the receiver's token in its path.
+    fn has_templates(&self, settings: &Settings) -> bool {
+        Texts::read(settings)
+            .is_some_and(|texts| texts.templates().next().is_some() && texts.check().is_empty())
+    }
+
+    fn rehearse(&self, settings: &Settings) -> Result<(), Vec<FieldError>> {
+        Texts::read(settings).map_or(Ok(()), |texts| request::rehearse(&texts))
+    }
+
+    /// A URL often has the receiver's token in its path, and headers often hold tokens.
     fn secrets(&self) -> &'static [&'static str] {
-        &["url"]
+        &["url", "headers"]
     }
 
     /// Returns the URL's host, as the URL spells it.
     fn host(&self, settings: &Settings) -> Option<String> {
         host_of(settings, "url")
+    }
+
+    /// Returns the whole URL: many receivers may share a host.
+    fn destination(&self, settings: &Settings) -> Option<String> {
+        settings.get("url")?.as_str().map(str::to_owned)
     }
 
     fn signing_secret(&self) -> Option<String> {
@@ -106,21 +139,30 @@ impl Webhook {
     }
 
     async fn attempt(&self, outgoing: Outgoing) -> Outcome {
-        let Ok(WebhookSettings { url }) = outgoing.settings.read() else {
+        let Ok(form) = outgoing.settings.read::<Form>() else {
             return misfit(NAME);
         };
+        let Prepared {
+            method,
+            url,
+            mut headers,
+            body,
+            fault,
+        } = prepare(form, outgoing.id, outgoing.message.clone()).await;
+        if let Some(fault) = &fault {
+            tracing::info!(
+                fault,
+                "a template of a webhook failed; the alert goes out in the standard form"
+            );
+        }
         let secret = outgoing.signing_secret.as_deref().unwrap_or_default();
         let id = outgoing.id.to_string();
         let timestamp = outgoing.attempted_at.timestamp();
-        let body = outgoing.message.to_json().to_string().into_bytes();
         let Some(signature) = signature(secret, &id, timestamp, &body) else {
             return unusable(
                 "the channel's signing secret cannot be read: delete the channel and add it again",
             );
         };
-
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         for (name, value) in [
             ("webhook-id", id),
             ("webhook-timestamp", timestamp.to_string()),
@@ -129,14 +171,33 @@ impl Webhook {
             let value = HeaderValue::from_str(&value).expect("ids, numbers and base64 are header values");
             headers.insert(HeaderName::from_static(name), value);
         }
-        let answer = self.outbound.post(&url, headers, body).await;
+        let call = Call {
+            method,
+            url,
+            headers,
+            body,
+            reads_success: false,
+        };
+        let answer = self.outbound.send(call).await;
         // Only 410 Gone is permanent, as in the convention. A 404 or a 401 is often a deployment that is under way,
         // and the day of attempts gives its owner time to repair it.
         match judge(answer, &outgoing, &[410]) {
             Ok(answer) => sent(&answer, None),
-            Err(outcome) => outcome,
+            Err(outcome) => with_fault(outcome, fault),
         }
     }
+}
+
+/// Adds the fault of a template to a failed outcome: the receiver may have refused the message because of its standard form.
+fn with_fault(mut outcome: Outcome, fault: Option<String>) -> Outcome {
+    if let (Some(fault), Outcome::Retry { detail, .. } | Outcome::Failed { detail, .. }) =
+        (fault, &mut outcome)
+    {
+        *detail = format!(
+            "the message went out in the standard form, because a template failed ({fault}); {detail}"
+        );
+    }
+    outcome
 }
 
 impl Sender for Webhook {
@@ -167,149 +228,4 @@ fn signature(secret: &str, id: &str, timestamp: i64, body: &[u8]) -> Option<Stri
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use chrono::{DateTime, Utc};
-    use deadbeat_domain::alert::delivery::Reason;
-    use deadbeat_domain::ids::DeliveryId;
-    use deadbeat_testkit::{Receiver, Reply};
-    use serde_json::{Value, json};
-
-    use crate::alert::delivery::outbound::OutboundSettings;
-    use crate::alert::outbox::samples;
-
-    const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-
-    /// The form is that of openapi.yaml. A contract test checks that they agree
-    /// (server/app/tests/it/contract/webhooks.rs).
-    pub(super) async fn conforms() {
-        let receiver = Receiver::start().await;
-        let outbound = Outbound::new(&OutboundSettings {
-            ports: Vec::new(),
-            allow_private_networks: true,
-            loopback_only: false,
-            user_agent: "Deadbeat/test".to_owned(),
-        })
-        .unwrap();
-        let parts = Parts {
-            outbound: &outbound,
-            smtp: None,
-        };
-        let sender = Webhooks.sender(&parts).unwrap();
-        let outgoing = |message| Outgoing {
-            id: DeliveryId::generate(),
-            attempted_at: at("2026-01-02T03:04:05Z"),
-            message,
-            settings: WebhookSettings {
-                url: receiver.url("/hook"),
-            }
-            .into(),
-            signing_secret: Some(SECRET.to_owned()),
-            handle: None,
-            signed: super::super::Signed::default(),
-        };
-
-        for message in samples::all() {
-            let outgoing = outgoing(message.clone());
-            let id = outgoing.id.to_string();
-            assert_eq!(
-                sender.send(outgoing).await,
-                Outcome::Sent {
-                    code: Some(200),
-                    handle: None
-                }
-            );
-
-            let request = receiver.requests().pop().unwrap();
-            let body: Value = serde_json::from_slice(&request.body).unwrap();
-            assert_eq!(body, message.to_json());
-            assert_eq!(
-                (&body["version"], &body["type"]),
-                (&json!(1), &json!(message.alert().event_type()))
-            );
-            assert_eq!(request.header("webhook-id"), Some(id.as_str()));
-            assert_eq!(
-                request.header("webhook-signature"),
-                signature(SECRET, &id, 1_767_323_045, &request.body).as_deref()
-            );
-        }
-        receiver
-            .then(Reply::status(401))
-            .then(Reply::status(429).header("Retry-After", "90"))
-            .then(Reply::status(302).header("Location", "http://127.0.0.1/"))
-            .then(Reply::close())
-            .then(Reply::status(410));
-        let mut ends = Vec::new();
-        for _ in 0..5 {
-            ends.push(match sender.send(outgoing(samples::test())).await {
-                Outcome::Sent { .. } => panic!("it was refused"),
-                Outcome::Retry {
-                    reason,
-                    code,
-                    retry_after,
-                    ..
-                } => ("retry", reason, code, retry_after.map(|wait| wait.num_seconds())),
-                Outcome::Failed { reason, code, .. } => ("failed", reason, code, None),
-            });
-        }
-        assert_eq!(
-            ends,
-            [
-                ("retry", Reason::Auth, Some(401), None),
-                ("retry", Reason::RateLimit, Some(429), Some(90)),
-                ("retry", Reason::Redirect, Some(302), None),
-                ("retry", Reason::Connection, None, None),
-                ("failed", Reason::ClientError, Some(410), None),
-            ]
-        );
-    }
-
-    fn at(text: &str) -> DateTime<Utc> {
-        text.parse().unwrap()
-    }
-
-    /// The vectors of the convention's own libraries and documentation.
-    #[test]
-    fn signatures_are_those_of_the_standard() {
-        for (secret, id, timestamp, body, expected) in [
-            (
-                "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
-                "msg_p5jXN8AQM9LWM0D4loKWxJek",
-                1_614_265_330,
-                r#"{"test": 2432232314}"#,
-                "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
-            ),
-            (
-                "whsec_plJ3nmyCDGBGInavdOK15jsl",
-                "msg_loFOjxNBNWLDOmuOwyc4Bk3s",
-                1_731_705_121,
-                r#"{"event_type":"ping","data":{"success":true}}"#,
-                "v1,BLeYtCBbjDROb59nDfrFakDSwX09+G2NBmcE5BWNIs4=",
-            ),
-        ] {
-            assert_eq!(
-                signature(secret, id, timestamp, body.as_bytes()).as_deref(),
-                Some(expected),
-                "{id}"
-            );
-        }
-    }
-
-    #[test]
-    fn secrets_are_new_each_time_and_can_sign() {
-        let (one, other) = (signing_secret(), signing_secret());
-
-        assert_ne!(one, other);
-        assert_eq!(
-            STANDARD
-                .decode(one.strip_prefix("whsec_").unwrap())
-                .unwrap()
-                .len(),
-            24
-        );
-        assert!(signature(&one, "id", 0, b"").is_some());
-        for unusable in ["", "whsec_", "whsec_not base64", "c2VjcmV0"] {
-            assert_eq!(signature(unusable, "id", 0, b""), None, "{unusable}");
-        }
-    }
-}
+mod tests;

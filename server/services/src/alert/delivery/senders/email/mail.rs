@@ -47,7 +47,9 @@ pub(crate) fn render_story(story: &Story) -> Mail {
 /// The words of the link that ends further mails.
 const UNSUBSCRIBE: &str = "No more mails to this address";
 
-fn text(story: &Story, unsubscribe: Option<&str>) -> String {
+/// The text of a message for readers without HTML.
+#[must_use]
+pub fn text(story: &Story, unsubscribe: Option<&str>) -> String {
     let mut out = format!("{}\n", story.headline);
     let mut push = |block: String| {
         out.push('\n');
@@ -224,8 +226,8 @@ fn html(story: &Story, unsubscribe: Option<&str>) -> String {
     out
 }
 
-/// Makes a text safe between tags and inside quoted attributes.
-fn escape(text: &str) -> String {
+/// Makes a text safe between tags and inside quoted attributes, in HTML and XML.
+pub(crate) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
