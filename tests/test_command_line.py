@@ -42,6 +42,8 @@ def test_every_command_explains_itself() -> None:
         ["member", "invite"],
         ["secrets"],
         ["secrets", "rotate"],
+        ["alert"],
+        ["alert", "preview"],
     ):
         done = deadbeat(*command, "--help")
         assert done.returncode == 0, done.stderr

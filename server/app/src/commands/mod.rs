@@ -1,6 +1,7 @@
 //! The subcommands.
 
 pub mod account;
+pub mod alert;
 pub mod doctor;
 pub mod member;
 pub mod migrate;
@@ -52,6 +53,9 @@ enum Command {
     /// The keys that encrypt the secrets of channels
     #[command(subcommand)]
     Secrets(secrets::Command),
+    /// Alerts: show what a channel would send
+    #[command(subcommand)]
+    Alert(Box<alert::Command>),
 }
 
 /// Runs the command that the person typed.
@@ -71,5 +75,6 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Project(command) => project::run(command).await,
         Command::Member(command) => member::run(command).await,
         Command::Secrets(command) => secrets::run(command).await,
+        Command::Alert(command) => alert::run(*command).await,
     }
 }

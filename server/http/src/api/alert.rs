@@ -4,6 +4,7 @@ pub mod channel;
 pub mod delivery;
 pub mod policy;
 pub mod push_key;
+pub mod preview;
 pub mod rotation;
 pub mod snooze;
 pub mod window;

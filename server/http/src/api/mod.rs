@@ -28,6 +28,7 @@ pub fn configure(config: &mut ServiceConfig) {
             .configure(celery::trace::configure)
             .configure(incident::configure)
             .configure(feed::configure)
+            .configure(alert::preview::configure)
             .configure(alert::channel::configure)
             .configure(alert::delivery::configure)
             .configure(alert::push_key::configure)

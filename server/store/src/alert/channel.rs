@@ -329,6 +329,17 @@ pub async fn get(reader: &Reader, project: ProjectId, id: ChannelId) -> StoreRes
         .transpose()
 }
 
+/// Returns the project of a channel. For the operator's command line, which gets only the channel's id.
+///
+/// # Errors
+/// When the database is away.
+pub async fn owner(reader: &Reader, id: ChannelId) -> StoreResult<Option<ProjectId>> {
+    let project = sqlx::query_scalar!("SELECT project_id FROM channel WHERE id = $1", id.0)
+        .fetch_optional(reader.pool())
+        .await?;
+    Ok(project.map(ProjectId))
+}
+
 /// Returns one channel of any project. For the link of a confirmation mail, which proves itself by its signature.
 ///
 /// # Errors

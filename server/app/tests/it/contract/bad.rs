@@ -109,7 +109,7 @@ async fn no_malformed_body_is_taken_anywhere() {
         .into_iter()
         .filter(|one| contract().wants_json(one))
         .collect();
-    assert_eq!(operations.len(), 19);
+    assert_eq!(operations.len(), 20);
     for operation in operations {
         let of = if operation.path.contains("channels") {
             &channel["id"]

@@ -12,6 +12,8 @@
 //!
 //! A timeout limits each attempt, and the client reads a limited number of bytes of an answer.
 
+mod recorder;
+
 use std::error::Error as StdError;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -26,6 +28,8 @@ use reqwest::redirect::Policy;
 use rustls::{ClientConfig, RootCertStore};
 use thiserror::Error;
 use url::{Host, Url};
+
+pub use recorder::Recorder;
 
 /// Limit for a whole attempt: resolving, connecting, sending, and reading the answer.
 const TOTAL: Duration = Duration::from_secs(10);
@@ -51,9 +55,15 @@ pub struct OutboundSettings {
 /// Posts to addresses that other people control. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Outbound {
-    client: reqwest::Client,
+    transport: Transport,
     guard: Guard,
     ports: Arc<[u16]>,
+}
+
+#[derive(Debug, Clone)]
+enum Transport {
+    Network(reqwest::Client),
+    Recorder(Recorder),
 }
 
 /// The receiver's answer.
@@ -180,7 +190,25 @@ impl Outbound {
             .pool_max_idle_per_host(0)
             .user_agent(&settings.user_agent)
             .build()?;
-        Ok(Self { client, guard, ports })
+        let transport = Transport::Network(client);
+        Ok(Self {
+            transport,
+            guard,
+            ports,
+        })
+    }
+
+    /// Makes a client that sends nothing and keeps each request, whatever its address.
+    #[must_use]
+    pub fn recording(recorder: Recorder) -> Self {
+        Self {
+            transport: Transport::Recorder(recorder),
+            guard: Guard {
+                allow_private: false,
+                loopback_only: true,
+            },
+            ports: Arc::new([]),
+        }
     }
 
     /// Reads a URL, and refuses one that can never be posted to. Does not resolve names: their addresses are judged
@@ -230,11 +258,14 @@ impl Outbound {
     /// If no answer came, or the address must not be connected to. The texts never contain the URL: its path may be a
     /// secret.
     pub async fn send(&self, call: Call) -> Result<Answer, OutboundError> {
+        let client = match &self.transport {
+            Transport::Network(client) => client,
+            Transport::Recorder(recorder) => return Ok(recorder.keep(call)),
+        };
         let url = self.check(&call.url)?;
         let host = url.host_str().unwrap_or_default().to_owned();
 
-        let request = self
-            .client
+        let request = client
             .request(call.method, url)
             .headers(call.headers)
             .body(call.body);

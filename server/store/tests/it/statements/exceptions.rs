@@ -114,6 +114,8 @@ pub const FIGURES_OF_ALL: &[Exception] = &[
         "(SELECT max(swept_at) FROM evaluator) AS last_sweep_at",
         &["delivery", "monitor"],
     ),
+    // The operator's command line shows what a channel would send, and gets only the channel's id.
+    ("SELECT project_id FROM channel WHERE id = $1", &["channel"]),
     // Counts the channels for each key, and those without a key: one keyring opens the channels of all projects.
     ("SELECT sealed ->> 'key' AS key_id, count(*)", &["channel"]),
     (

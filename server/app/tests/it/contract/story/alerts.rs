@@ -7,6 +7,7 @@ use sqlx::PgPool;
 
 use super::{expect, id};
 use crate::contract::Caller;
+use crate::contract::document::contract;
 use crate::harness::{Harness, LIMIT};
 
 /// Requests more tests and more confirmation mails than a project may send.
@@ -172,7 +173,26 @@ pub(super) async fn snoozes_by_url(caller: &Caller<'_>, harness: &Harness, monit
     }
 }
 
+async fn previews(caller: &Caller<'_>) {
+    let path = "/api/v1/channels/preview";
+    let examples = contract()
+        .part("/paths/~1api~1v1~1channels~1preview/post/requestBody/content/application~1json/examples")
+        .clone();
+    for example in examples.as_object().unwrap().values() {
+        expect(caller, Method::POST, path, &example["value"], 200).await;
+    }
+    expect(caller, Method::POST, path, &json!({"kind": "email"}), 200).await;
+    for bad in [
+        json!({"kind": "pigeon"}),
+        json!({"kind": "email", "cause": "FULL_MOON"}),
+        json!({"kind": "webhook", "settings": {"url": "https://example.org", "body": "{{ x }}"}}),
+    ] {
+        expect(caller, Method::POST, path, &bad, 400).await;
+    }
+}
+
 pub(super) async fn channels(caller: &Caller<'_>, pool: &PgPool, receiver: &Receiver) {
+    previews(caller).await;
     let url = json!({"url": receiver.url("/hook")});
     let webhook = caller
         .post(
