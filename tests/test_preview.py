@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+from cloudevents.core.bindings.http import HTTPMessage, from_http_event
+
 import parts
 from test_command_line import deadbeat
 
@@ -73,6 +76,29 @@ def test_a_template_is_shown_or_refused_with_its_place() -> None:
         assert (done.returncode, done.stdout) == (2, "")
         assert word in done.stderr
     assert "is no JSON" in deadbeat("alert", "preview", "--kind", "webhook", "--settings", "{").stderr
+
+
+@pytest.mark.parametrize(
+    "event",
+    ["opened", "reminder", "acknowledged", "escalated", "resolved", "test", "channel_disabled", "blind_spell"],
+)
+def test_the_cloud_events_are_read_by_their_own_sdk(event: str) -> None:
+    settings = json.dumps({**WEBHOOK, "preset": "cloudevents"})
+    (request,) = requests("--kind", "webhook", "--settings", settings, "--event", event)
+    headers = {one["name"]: one["value"] for one in request["headers"]}
+
+    read = from_http_event(HTTPMessage(headers=headers, body=request["body"].encode()))
+
+    data = read.get_data()
+    assert isinstance(data, dict)
+    assert (read.get_specversion(), read.get_type()) == ("1.0", data["type"])
+    assert read.get_id() == headers["webhook-id"]
+    time = read.get_time()
+    assert time is not None
+    assert time.timestamp() == parts.instant(data["timestamp"])
+    assert read.get_subject()
+    assert read.get_source().startswith("/")
+    assert read.get_datacontenttype() == "application/json"
 
 
 def test_a_channel_that_exists_is_shown_without_its_secrets(server: parts.Server) -> None:

@@ -9,7 +9,6 @@ pub mod hold;
 pub mod outbox;
 pub mod policy;
 pub mod push_key;
-pub mod preview;
 pub mod resend;
 pub mod rotation;
 pub mod sealing;

@@ -3,6 +3,7 @@
 mod alarm;
 pub mod baseline;
 pub mod batch;
+mod delete;
 pub mod ping;
 pub mod run;
 pub mod settings;
@@ -253,6 +254,7 @@ macro_rules! select {
 mod lock;
 mod resolve;
 
+pub use delete::{delete, delete_all};
 pub use lock::{
     Held, claim_overdue, existing, judge_runs_of, lock, lock_after, lock_by_slug, lock_entries,
     lock_for_signals, lock_free, lock_members, lock_of_beat, lock_of_workers, lock_unlisted,
@@ -472,37 +474,6 @@ pub async fn set_aside(
         id.0,
         until,
         project.0
-    )
-    .execute(tx.conn())
-    .await?;
-    Ok(())
-}
-
-/// Deletes a monitor. From then on nobody sees its pings and its runs; the retention deletes those later
-/// ([`crate::operation::retention::purge_one`]). False: there was none.
-///
-/// # Errors
-/// If the database is away.
-pub async fn delete(tx: &mut Tx, project: ProjectId, id: MonitorId) -> StoreResult<bool> {
-    let done = sqlx::query!(
-        "DELETE FROM monitor WHERE project_id = $1 AND id = $2",
-        project.0,
-        id.0
-    )
-    .execute(tx.conn())
-    .await?;
-    Ok(done.rows_affected() > 0)
-}
-
-/// Deletes monitors of a project, as [`delete`] does with one. The caller holds their locks.
-///
-/// # Errors
-/// When the database is away.
-pub async fn delete_all(tx: &mut Tx, project: ProjectId, ids: &[MonitorId]) -> StoreResult<()> {
-    sqlx::query!(
-        "DELETE FROM monitor WHERE project_id = $1 AND id = ANY($2)",
-        project.0,
-        &column(ids, |id| id.0)
     )
     .execute(tx.conn())
     .await?;

@@ -14,7 +14,7 @@ use deadbeat_domain::incident::cause::Cause;
 use deadbeat_domain::monitor::FieldError;
 use deadbeat_services::alert::delivery::senders::{self, KINDS, Kind};
 use deadbeat_services::alert::example;
-use deadbeat_services::alert::preview::{self, Preview, Request};
+use deadbeat_services::alert::example::preview::{self, Preview, Request};
 use serde_json::Value;
 use uuid::Uuid;
 

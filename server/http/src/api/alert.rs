@@ -3,8 +3,8 @@
 pub mod channel;
 pub mod delivery;
 pub mod policy;
-pub mod push_key;
 pub mod preview;
+pub mod push_key;
 pub mod rotation;
 pub mod snooze;
 pub mod window;

@@ -3,6 +3,7 @@
 //! The words are those of real incidents: the same functions explain them (`incident/explain`), and the outbox composes the messages, from
 //! rows of a made-up project (`shop`). The clock and the ids are constants, so an example never changes.
 
+pub mod preview;
 mod scene;
 mod shop;
 

@@ -5,7 +5,7 @@ use actix_web::{HttpResponse, web};
 use deadbeat_domain::alert::Alert;
 use deadbeat_domain::incident::cause::Cause;
 use deadbeat_domain::monitor::{FieldError, clip};
-use deadbeat_services::alert::preview;
+use deadbeat_services::alert::example::preview;
 use serde::Deserialize;
 use serde_json::Value;
 
