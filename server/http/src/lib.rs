@@ -1,7 +1,7 @@
-//! HTTP: ping URLs, `/api/v1`, pages, callbacks of services, health and metrics.
+//! HTTP: ping URLs, `/api/v1`, dialects of other products, pages, callbacks of services, health and metrics.
 //!
 //! A handler reads its request, makes one call to a service, and answers. Handlers contain no SQL, no transaction and no rule. `ping`, `api`,
-//! `callback` and `web` do not import one another.
+//! `callback`, `compat` and `web` do not import one another.
 
 pub mod api;
 pub mod assets;
@@ -49,6 +49,7 @@ pub fn configure(config: &mut ServiceConfig, state: &AppState) {
                 .configure(operation::health::configure)
                 .configure(problem::configure)
                 .configure(operation::metrics::configure)
+                // Some of its paths lie below /api/v1.
                 .configure(compat::configure)
                 .configure(api::configure)
                 .configure(callback::configure)

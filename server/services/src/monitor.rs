@@ -1,6 +1,7 @@
 //! Monitors: create, change, pause, resume, delete.
 
 mod change;
+pub mod healthchecks;
 pub mod in_step;
 pub mod signal;
 pub(crate) mod state;

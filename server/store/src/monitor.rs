@@ -251,6 +251,7 @@ macro_rules! select {
 }
 
 // These modules use the macro above, so they must follow it.
+pub mod healthchecks;
 mod lock;
 mod resolve;
 

@@ -3,6 +3,7 @@
 
 mod cronitor;
 mod door;
+pub mod healthchecks;
 mod opsgenie;
 mod plain;
 mod sentry;
@@ -11,9 +12,10 @@ mod webhook;
 
 use actix_web::web::ServiceConfig;
 
-/// Mounts the routes, one line per product.
+/// Mounts the routes, one line per product. Some lie below `/api/v1`, so they must come before that scope.
 pub fn configure(config: &mut ServiceConfig) {
     config
+        .configure(healthchecks::configure)
         .configure(sentry::configure)
         .configure(opsgenie::configure)
         .configure(uptime_kuma::configure)

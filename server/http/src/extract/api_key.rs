@@ -32,11 +32,20 @@ fn presented(request: &HttpRequest) -> Option<&str> {
 
 /// Returns the access of a request's key, and the project in which the key permits this action. Refuses other requests before their body is read.
 async fn access(request: &HttpRequest, action: Action) -> Result<(ProjectId, Access), ApiError> {
+    access_of(request, presented(request), action).await
+}
+
+/// Like [`access`], of a key that a dialect found elsewhere in the request.
+pub(crate) async fn access_of(
+    request: &HttpRequest,
+    presented: Option<&str>,
+    action: Action,
+) -> Result<(ProjectId, Access), ApiError> {
     let Some(state) = request.app_data::<web::Data<AppState>>() else {
         return Err(ApiError::new(Problem::Internal, "the server is wired wrongly"));
     };
     let client = client_ip(request, state);
-    let access = authorise(&state.services, presented(request), action, client).await;
+    let access = authorise(&state.services, presented, action, client).await;
     let key = match &access {
         Ok(access) => match access.actor() {
             Actor::Key { id, .. } => Some(id),

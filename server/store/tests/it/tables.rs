@@ -16,6 +16,7 @@ pub const OF_PROJECTS: &[&str] = &[
     "delivery",
     "escalation",
     "escalation_policy",
+    "healthchecks_check",
     "host_part",
     "incident",
     "incident_member",

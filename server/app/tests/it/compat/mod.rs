@@ -1,5 +1,6 @@
 //! The doors for clients of other products.
 
+mod healthchecks;
 mod opsgenie;
 mod push;
 mod sentry;
