@@ -44,14 +44,19 @@ def test_a_mail_is_shown_as_text_and_its_html_is_written(tmp_path: Path) -> None
     text = preview("--kind", "email", "--cause", "MISSED", "--event", "resolved", "--html", str(file))
 
     assert text.startswith("Subject: [Deadbeat] RESOLVED: nightly-report after 42 min\n\n")
-    assert "<h1 class=\"good\">RESOLVED: nightly-report after 42 min</h1>" in file.read_text()
+    assert '<h1 class="good">RESOLVED: nightly-report after 42 min</h1>' in file.read_text()
     done = deadbeat("alert", "preview", "--kind", "slack", "--html", str(file))
     assert (done.returncode, done.stdout) == (1, "")
     assert "only mails have HTML" in done.stderr
 
 
 def test_a_template_is_shown_or_refused_with_its_place() -> None:
-    settings = {**WEBHOOK, "method": "PUT", "body": '{"text": "{{ words.headline }}"}', "path": "v1?x={{ severity }}"}
+    settings = {
+        **WEBHOOK,
+        "method": "PUT",
+        "body": '{"text": "{{ words.headline }}"}',
+        "path": "v1?x={{ severity }}",
+    }
 
     (request,) = requests("--kind", "webhook", "--settings", json.dumps(settings), "--event", "reminder")
 
@@ -59,7 +64,7 @@ def test_a_template_is_shown_or_refused_with_its_place() -> None:
     assert json.loads(request["body"]) == {"text": "STILL DOWN: Celery Beat shop (BEAT_DOWN)"}
     for settings, said in (
         ({**WEBHOOK, "body": "[\n{{ nmae }}]"}, "/settings/body line 2, column 4: `nmae` is undefined"),
-        ({**WEBHOOK, "method": "TRACE"}, "/settings/method is \"TRACE\""),
+        ({**WEBHOOK, "method": "TRACE"}, '/settings/method is "TRACE"'),
         ({"body": "x"}, "missing field `url`"),
     ):
         done = deadbeat("alert", "preview", "--kind", "webhook", "--settings", json.dumps(settings))
@@ -80,7 +85,16 @@ def test_a_template_is_shown_or_refused_with_its_place() -> None:
 
 @pytest.mark.parametrize(
     "event",
-    ["opened", "reminder", "acknowledged", "escalated", "resolved", "test", "channel_disabled", "blind_spell"],
+    [
+        "opened",
+        "reminder",
+        "acknowledged",
+        "escalated",
+        "resolved",
+        "test",
+        "channel_disabled",
+        "blind_spell",
+    ],
 )
 def test_the_cloud_events_are_read_by_their_own_sdk(event: str) -> None:
     settings = json.dumps({**WEBHOOK, "preset": "cloudevents"})
@@ -103,7 +117,11 @@ def test_the_cloud_events_are_read_by_their_own_sdk(event: str) -> None:
 
 def test_a_channel_that_exists_is_shown_without_its_secrets(server: parts.Server) -> None:
     token = "Bearer S3CRETmark-0123"
-    settings = {"url": "https://hooks.example.org/S3CRETmark/in", "headers": {"Authorization": token}, "body": "[{{ type }}]"}
+    settings = {
+        "url": "https://hooks.example.org/S3CRETmark/in",
+        "headers": {"Authorization": token},
+        "body": "[{{ type }}]",
+    }
     channel = server.api("POST", "/channels", {"kind": "webhook", "name": "Hook", "settings": settings})
 
     database = ("--data-dir", str(server.data))

@@ -129,7 +129,7 @@ pub fn text(story: &Story, unsubscribe: Option<&str>) -> String {
 const STYLE: &str = "\
 :root{color-scheme:light dark}\
 body{margin:0;padding:24px;background:#fff;color:#1c1e21;font:15px/1.5 system-ui,sans-serif}\
-main{max-width:600px;margin:0 auto}\
+main{max-width:600px;margin:0 auto;overflow-wrap:anywhere}\
 h1{font-size:20px;line-height:1.3;margin:0 0 12px;padding-left:12px;border-left:6px solid #6b7280}\
 h1.bad{border-color:#c2261c}h1.good{border-color:#1a7f37}\
 h2{font-size:15px;margin:24px 0 8px}\
