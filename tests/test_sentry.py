@@ -193,4 +193,5 @@ def test_the_decorator_reports_sync_and_async_functions_and_failures(
         assert one["tags"] == ["sentry", "staging"]
         assert one["schedule"] == {"kind": "interval", "seconds": 7200}
         assert (one["grace_seconds"], one["longest_run_seconds"]) == (300, 600)
+        assert (one["failure_threshold"], one["recovery_threshold"]) == (2, 1)
         assert one["last_duration_seconds"] is not None

@@ -6,13 +6,14 @@
 use deadbeat_domain::monitor::is_slug;
 use deadbeat_domain::people::access::Access;
 use deadbeat_domain::people::audit::Act;
+use deadbeat_domain::people::key_limit::KeyFault;
 use deadbeat_domain::people::permission::Action;
 use deadbeat_domain::schedule::Schedule;
 use deadbeat_store::monitor::Monitor;
 
 use super::{Change, create_by_ping, entry, update_in};
-use crate::people::audit;
 use crate::people::pace::Work;
+use crate::people::{api_key, audit};
 use crate::{ServiceError, Services};
 
 /// What became of a monitor's settings.
@@ -68,6 +69,11 @@ pub async fn keep_in_step(
         other => return Ok(other),
     }
     let now = services.now();
+    let limits = api_key::limits_of(&mut tx, access, project).await?;
+    limits.allow(access.address(), now)?;
+    if !limits.covers(&monitor.slug, &monitor.tags) {
+        return Err(KeyFault::Part.into());
+    }
     let monitor = update_in(&mut tx, monitor, kept, now).await?;
     audit::note(&mut tx, entry(access, &monitor, Act::MonitorChanged, kept, now));
     tx.commit().await?;
@@ -79,7 +85,7 @@ fn verdict(monitor: &Monitor, kept: &Change, mark: &str) -> InStep {
     if monitor.beat_id.is_some() || !monitor.tags.iter().any(|tag| tag == mark) {
         return InStep::NotOurs;
     }
-    let expectation = &monitor.state.expectation;
+    let (expectation, thresholds) = (&monitor.state.expectation, &monitor.state.thresholds);
     let is_same = |schedule: &serde_json::Value| {
         Schedule::from_json(schedule).is_ok_and(|schedule| schedule == expectation.schedule)
     };
@@ -89,6 +95,12 @@ fn verdict(monitor: &Monitor, kept: &Change, mark: &str) -> InStep {
             .is_some_and(|seconds| seconds != expectation.grace_seconds)
         || kept
             .longest_run_seconds
-            .is_some_and(|seconds| seconds != expectation.longest_run_seconds);
+            .is_some_and(|seconds| seconds != expectation.longest_run_seconds)
+        || kept
+            .failure_threshold
+            .is_some_and(|runs| runs != i64::from(thresholds.failures))
+        || kept
+            .recovery_threshold
+            .is_some_and(|runs| runs != i64::from(thresholds.recoveries));
     if differs { InStep::Changed } else { InStep::Same }
 }

@@ -110,9 +110,12 @@ async fn every_bad_outcome_is_a_failure_that_names_itself() {
         Caller::new(&harness),
         Caller::with_key(&harness, &harness.ping_key),
     );
-    accepted(&sdk, &[schedule(&[entry("a", every(3600.0))])]).await;
+    // Each outcome has an entry of its own: an entry that fails several times in an hour flaps.
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    let entries = names.map(|name| entry(name, every(3600.0)));
+    accepted(&sdk, &[schedule(&entries)]).await;
 
-    for (outcome, error, code, named) in [
+    let outcomes = [
         ("failure", json!("KeyError"), "FAILED", "KeyError"),
         (
             "retries_exhausted",
@@ -131,12 +134,13 @@ async fn every_bad_outcome_is_a_failure_that_names_itself() {
             "time limit",
         ),
         ("lost", json!("WorkerLostError"), "WORKER_KILLED", "killed"),
-    ] {
+    ];
+    for (name, (outcome, error, code, named)) in names.into_iter().zip(outcomes) {
         accepted(
             &sdk,
             &[run(
                 "run_finished",
-                "a",
+                name,
                 Uuid::new_v4(),
                 json!({"outcome": outcome, "error": error}),
             )],
@@ -156,7 +160,12 @@ async fn every_bad_outcome_is_a_failure_that_names_itself() {
         let good = if outcome == "lost" { "ignored" } else { "success" };
         accepted(
             &sdk,
-            &[run("run_finished", "a", Uuid::new_v4(), json!({"outcome": good}))],
+            &[run(
+                "run_finished",
+                name,
+                Uuid::new_v4(),
+                json!({"outcome": good}),
+            )],
         )
         .await;
         assert!(caller.pages("/api/v1/incidents?state=open", 5).await.is_empty());

@@ -411,6 +411,15 @@ async fn settings_follow_the_client_except_where_a_person_decides() {
         );
     }
 
+    let mut config = crontab("0 4 * * *");
+    (config["failure_issue_threshold"], config["recovery_threshold"]) = (json!(3), json!(2));
+    report(&config).await;
+    let seen = harness.get(&path).await;
+    assert_eq!(
+        (&seen["failure_threshold"], &seen["recovery_threshold"]),
+        (&json!(3), &json!(2))
+    );
+
     // Without the tag, the person decides alone.
     harness
         .send(Method::PATCH, &path, &json!({"tags": ["mine"]}))

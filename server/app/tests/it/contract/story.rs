@@ -42,7 +42,7 @@ async fn monitors(caller: &Caller<'_>) -> Value {
     let daily = json!({"kind": "cron", "expression": "@daily"});
     let first = json!({"name": "Nightly backup", "schedule": {"kind": "cron", "expression": "0 2 * * *", "timezone": "Europe/Berlin"},
         "grace_seconds": 900, "longest_run_seconds": 3600.5, "tags": ["prod", "db", "prod"], "channels": [],
-        "severity": "critical", "failure_threshold": 100, "recovery_threshold": 2});
+        "severity": "critical", "failure_threshold": 1, "recovery_threshold": 2});
     let monitor = caller.post("/api/v1/monitors", &first).await;
     let path = format!("/api/v1/monitors/{}", id(&monitor));
     for schedule in [

@@ -147,6 +147,8 @@ fn settings(
         schedule: Some(schedule),
         grace_seconds: margin,
         longest_run_seconds: runtime.map(Some),
+        failure_threshold: threshold(config, "failure_issue_threshold")?,
+        recovery_threshold: threshold(config, "recovery_threshold")?,
         ..Change::default()
     };
     let created = Change {
@@ -158,6 +160,18 @@ fn settings(
         ..kept.clone()
     };
     Ok(Settings { created, kept })
+}
+
+/// Returns a number of runs in a row. Sentry allows more of them than Deadbeat does.
+fn threshold(config: &Value, name: &str) -> Result<Option<i64>, String> {
+    let most = i64::from(limits::THRESHOLD_RUNS);
+    match config.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => match value.as_i64() {
+            Some(runs) if runs >= 1 => Ok(Some(runs.min(most))),
+            _ => Err(format!("monitor_config.{name} is not a number of runs from 1")),
+        },
+    }
 }
 
 /// Translates a schedule into the JSON form of Deadbeat's.
@@ -278,6 +292,27 @@ mod tests {
                 of(&config, false),
                 Ok(json!({"kind": "interval", "seconds": seconds})),
                 "{unit}"
+            );
+        }
+    }
+
+    #[test]
+    fn thresholds_of_runs_are_those_of_deadbeat_up_to_its_limit() {
+        for (given, wanted) in [
+            (Value::Null, Some(None)),
+            (json!(1), Some(Some(1))),
+            (json!(3), Some(Some(3))),
+            (json!(720), Some(Some(100))),
+            (json!(0), None),
+            (json!("3"), None),
+        ] {
+            let mut config = crontab("0 4 * * *");
+            config["failure_issue_threshold"] = given.clone();
+            let settings = settings(&config, false, "job", "job", None).ok();
+            assert_eq!(
+                settings.map(|settings| settings.created.failure_threshold),
+                wanted,
+                "{given}"
             );
         }
     }

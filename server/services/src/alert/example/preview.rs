@@ -21,6 +21,7 @@ use crate::alert::channel::{read_new, rehearse};
 use crate::alert::delivery::outbound::{Call, Outbound, Recorder};
 use crate::alert::delivery::redact::Redactor;
 use crate::alert::delivery::senders::email::{self, mail};
+use crate::alert::delivery::senders::push::web_push::Identity;
 use crate::alert::delivery::senders::{self, Kind, Outgoing, Parts, SetupError, Signed};
 use crate::alert::example;
 use crate::alert::sealing;
@@ -182,6 +183,7 @@ async fn show(
             signed: Signed {
                 unsubscribe_url: None,
                 button: needs_somebody.then(|| BUTTON.to_owned()),
+                identity: kind.shows_identity().then(Identity::made_up).flatten(),
             },
         })
         .await;

@@ -59,6 +59,17 @@ pub struct Identity {
     pub(crate) contact: Option<String>,
 }
 
+impl Identity {
+    /// Returns the identity of a server that does not exist, for previews.
+    pub(crate) fn made_up() -> Option<Self> {
+        let key = VapidKey::parse(&VapidKey::generate())?;
+        Some(Self {
+            key: Arc::new(key),
+            contact: None,
+        })
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WebPushSettings {
