@@ -123,7 +123,7 @@ pub(super) fn of_store(failed: &StoreError) -> HttpResponse {
 pub(super) fn of_service(refused: &ServiceError) -> HttpResponse {
     match refused {
         ServiceError::NotFound(_) => error(404, "not found"),
-        ServiceError::Refused(_) => error(401, "wrong api key"),
+        ServiceError::Refused(_) | ServiceError::KeyFault(_) => error(401, "wrong api key"),
         ServiceError::Invalid(faults) => match faults.first() {
             Some(fault) => invalid(&format!(
                 "{} {}",

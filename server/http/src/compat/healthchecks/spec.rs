@@ -215,6 +215,8 @@ impl Spec {
                     choice => choice,
                 },
                 severity: None,
+                failure_threshold: None,
+                recovery_threshold: None,
             },
             slug,
             extra: ExtraChange {

@@ -3,7 +3,7 @@
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
-use super::{Client, members, order, path_of};
+use super::{Client, members, path_of};
 use crate::harness;
 
 #[tokio::test(flavor = "multi_thread")]

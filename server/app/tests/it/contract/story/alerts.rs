@@ -193,6 +193,8 @@ async fn previews(caller: &Caller<'_>) {
 
 pub(super) async fn channels(caller: &Caller<'_>, pool: &PgPool, receiver: &Receiver) {
     previews(caller).await;
+    let pushing = caller.get("/api/v1/push-key").await;
+    assert_eq!(pushing, caller.get("/api/v1/push-key").await);
     let url = json!({"url": receiver.url("/hook")});
     let webhook = caller
         .post(
