@@ -182,10 +182,10 @@ def measure(rounds: int = 3) -> dict[str, Any]:
             place += AT_ONCE
             while postgres.sql("SELECT EXISTS (SELECT FROM delivery WHERE status = 'pending')") == "t":
                 time.sleep(1)
-            told = receiver.figures()
+            alerted = receiver.figures()
             keep(
                 "burst_told",
-                {"webhooks_per_second": told["count"] / told["seconds"], "last_ms": told["max_ms"]},
+                {"webhooks_per_second": alerted["count"] / alerted["seconds"], "last_ms": alerted["max_ms"]},
             )
         server.stop()
         listener.stop()

@@ -33,11 +33,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for(what: str, look: Callable[[], Any], limit: float = 30.0) -> Any:
+def wait_for(what: str, poll: Callable[[], Any], limit: float = 30.0) -> Any:
     """Poll until `look` returns something; fail after the limit with the name of what did not come."""
     end = time.monotonic() + limit
     while True:
-        seen = look()
+        seen = poll()
         if seen:
             return seen
         if time.monotonic() > end:
@@ -141,12 +141,12 @@ class Server:
         return Part("deadbeat", command, self.folder, self.env)
 
     def ready(self, limit: float = 60.0) -> Server:
-        def look() -> bool:
+        def poll() -> bool:
             if self.part.process.poll() is not None:
                 raise AssertionError(f"the server ended:\n{self.part.text()}")
             return call("GET", f"{self.url}/readyz")[0] == 200
 
-        wait_for("readiness", look, limit)
+        wait_for("readiness", poll, limit)
         for line in self.part.text().splitlines():
             name, _, value = line.strip().rpartition("  ")
             if name.strip() in ("API key", "read key", "ping key", "password"):

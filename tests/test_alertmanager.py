@@ -25,7 +25,7 @@ receivers:
 class Hooks(parts.Sink):
     """The notifications that Alertmanager sends to its receiver."""
 
-    def told(self, name: str, status: str) -> list[dict[str, Any]]:
+    def alerted(self, name: str, status: str) -> list[dict[str, Any]]:
         alerts = [alert for one in list(self.received) for alert in one["json"]["alerts"]]
         return [one for one in alerts if one["labels"]["alertname"] == name and one["status"] == status]
 
@@ -102,24 +102,24 @@ def test_an_incident_is_one_alert_until_it_is_resolved(
     assert alert["generatorURL"].startswith(server.url)
     # No second request keeps the alert open: its end time does.
     assert datetime.fromisoformat(alert["endsAt"]) > datetime.now(UTC) + timedelta(days=300)
-    parts.wait_for("the notification", lambda: hooks.told("DeadbeatIncident", "firing"))
+    parts.wait_for("the notification", lambda: hooks.alerted("DeadbeatIncident", "firing"))
 
     # The name is a label. Alertmanager must find the alert by its labels all the same.
     monitor = incident["subject"]["id"]
     server.api("PATCH", f"/monitors/{monitor}", {"name": "renamed"})
     parts.call("POST", ping)
-    [resolved] = parts.wait_for("the end", lambda: hooks.told("DeadbeatIncident", "resolved"))
+    [resolved] = parts.wait_for("the end", lambda: hooks.alerted("DeadbeatIncident", "resolved"))
     assert resolved["labels"] == alert["labels"]
     assert alertmanager.active("DeadbeatIncident") == []
 
     server.api("POST", f"/channels/{channel['id']}/test", {})
-    [test] = parts.wait_for("the test", lambda: hooks.told("DeadbeatTest", "firing"))
+    [test] = parts.wait_for("the test", lambda: hooks.alerted("DeadbeatTest", "firing"))
     assert test["labels"]["severity"] == "info"
     deliveries = server.every("/deliveries", "deliveries")
     assert {one["status"] for one in deliveries} == {"sent"}
 
 
-def test_the_alert_that_always_fires_is_a_sign_of_life(server: parts.Server, tmp_path: Path) -> None:
+def test_the_alert_that_always_fires_is_a_heartbeat(server: parts.Server, tmp_path: Path) -> None:
     schedule = {"kind": "interval", "seconds": 60}
     monitor = server.api("POST", "/monitors", {"name": "Prometheus", "schedule": schedule})
     token = monitor["ping_url"].rsplit("/", 1)[1]

@@ -255,7 +255,7 @@ def test_queue_that_nobody_consumes_on_rabbitmq_is_found_and_its_repair_works(sh
     assert shop.audit()[0] == 0
 
 
-def test_looking_at_queues_of_rabbitmq_changes_nothing(shop: Shop) -> None:
+def test_sampling_queues_of_rabbitmq_changes_nothing(shop: Shop) -> None:
     shop.worker()
     names = {"strong": {"x-queue-type": "quorum"}, "reports": {"x-max-priority": 5}}
     with shop.app.connection_for_write() as connection:
@@ -304,7 +304,7 @@ def test_worker_on_rabbitmq_that_does_not_answer_is_not_known_and_a_killed_one_i
     assert (status, only_finding(report)["code"]) == (2, "NO_WORKERS")
 
 
-def test_rabbitmq_that_is_frozen_is_down_and_one_that_refuses_the_password_was_not_looked_at(
+def test_rabbitmq_that_is_frozen_is_down_and_one_that_refuses_the_password_was_not_examined(
     shop: Shop, rabbit: parts.RabbitMQ
 ) -> None:
     assert rabbit.part is not None

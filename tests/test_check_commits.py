@@ -89,11 +89,11 @@ def test_a_good_commit_passes(repository: Repository) -> None:
 def test_a_wrong_subject_is_named(repository: Repository, subject: str, fault: str) -> None:
     repository.commit(subject)
 
-    status, told = repository.check()
+    status, alerted = repository.check()
 
     assert status == 1
-    assert f" {subject}\n    {fault}\n" in told
-    assert "check-commits: 1 faults" in told
+    assert f" {subject}\n    {fault}\n" in alerted
+    assert "check-commits: 1 faults" in alerted
 
 
 def test_a_body_is_asked_for_unless_files_only_move_or_are_formatted(repository: Repository) -> None:
@@ -131,10 +131,10 @@ def test_only_what_has_not_landed_is_checked(repository: Repository) -> None:
     assert repository.check() == (0, "")
 
     repository.commit("Wrong and new")
-    status, told = repository.check()
+    status, alerted = repository.check()
     assert status == 1
-    assert "Wrong and new" in told
-    assert "Wrong and landed" not in told
+    assert "Wrong and new" in alerted
+    assert "Wrong and landed" not in alerted
 
     assert "Wrong and landed" in repository.check("HEAD~1")[1]
 
@@ -191,8 +191,8 @@ def test_without_a_history_there_is_nothing_to_check(tmp_path: Path) -> None:
     assert Repository(outer.root / "unpacked").check() == (0, nothing)
 
 
-def test_a_range_that_cannot_be_read_is_told(repository: Repository) -> None:
-    status, told = repository.check("v9..HEAD")
+def test_a_range_that_cannot_be_read_is_reported(repository: Repository) -> None:
+    status, alerted = repository.check("v9..HEAD")
     assert status == 2
-    assert "v9..HEAD" in told
+    assert "v9..HEAD" in alerted
     assert repository.check("a", "b")[0] == 2

@@ -120,10 +120,10 @@ def test_commands_work_without_a_server_and_leave_nothing_running(tmp_path: Path
         ),
         "",
     )
-    looked = deadbeat("doctor", "--data-dir", data, "--listen", "127.0.0.1:0", env=unset)
-    assert looked.returncode == 0, looked.stdout + looked.stderr
-    assert "schema: up to date" in looked.stdout
-    assert "secrets: no key yet" in looked.stdout
+    examined = deadbeat("doctor", "--data-dir", data, "--listen", "127.0.0.1:0", env=unset)
+    assert examined.returncode == 0, examined.stdout + examined.stderr
+    assert "schema: up to date" in examined.stdout
+    assert "secrets: no key yet" in examined.stdout
     assert not (tmp_path / "data" / "postgres" / "postmaster.pid").exists()
 
 

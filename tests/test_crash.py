@@ -68,12 +68,12 @@ def test_no_alert_is_lost_by_kill_9(server: parts.Server, sink: parts.Sink, tmp_
     sink.status = 200
     server.again()
 
-    def told() -> bool:
+    def alerted() -> bool:
         deliveries = server.api("GET", "/deliveries")["deliveries"]
         return len(deliveries) == 5 and all(delivery["status"] == "sent" for delivery in deliveries)
 
     # A claim of the killed process expires with its lease.
-    parts.wait_for("five deliveries", told, 120)
+    parts.wait_for("five deliveries", alerted, 120)
     opened = {one["json"]["incident"]["id"] for one in sink.alerts("incident.opened")}
     assert len(opened) == 5
     by_id: dict[str, set[bytes]] = {}

@@ -68,10 +68,10 @@ def test_opsgenies_sdk_makes_pings_changes_and_deletes_a_heartbeat(
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    alerted = json.loads(done.stdout)
 
-    assert told.pop("pinged_at")
-    assert told == {
+    assert alerted.pop("pinged_at")
+    assert alerted == {
         "made": ["Nightly Backup", 2, "hours", True, False],
         "pong": "PONG - Heartbeat received",
         "changed": [90, "minutes"],

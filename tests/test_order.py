@@ -83,8 +83,8 @@ def test_the_order_of_replay_changes_no_verdict(database: Postgres, tmp_path: Pa
             if seen(monitor)["status"] != PAIRS[pair][1]
         }
         assert not wrong
-        told = sorted((one["name"], one["cause"]) for one in two.incidents("open"))
+        alerted = sorted((one["name"], one["cause"]) for one in two.incidents("open"))
         failed = [(f"success, fail, {first} replays first", "FAILED") for first in ("its first", "its last")]
-        assert told == sorted([*failed, ("the last one", "MISSED")])
+        assert alerted == sorted([*failed, ("the last one", "MISSED")])
         causes = {one["cause"] for one in two.incidents()}
         assert causes == {"FAILED", "MISSED"}, "no false OVERRUN"

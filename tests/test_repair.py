@@ -35,11 +35,11 @@ def send(server: parts.Server, *events: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def incident(server: parts.Server, cause: str) -> dict[str, Any]:
-    def look() -> Any:
+    def poll() -> Any:
         open_ones = server.api("GET", "/incidents?state=open")["incidents"]
         return next((one for one in open_ones if one["cause"]["code"] == cause), None)
 
-    found: dict[str, Any] = parts.wait_for(cause, look)
+    found: dict[str, Any] = parts.wait_for(cause, poll)
     return found
 
 
@@ -133,7 +133,7 @@ def test_a_name_from_a_ping_key_runs_nothing_when_a_repair_is_pasted(
         assert all(text.isprintable() for text in texts(found)), (cause, texts(found))
 
 
-def test_a_name_that_only_looks_dangerous_is_pasted_as_one_argument(
+def test_a_name_that_only_seems_dangerous_is_pasted_as_one_argument(
     server: parts.Server, terminal: Terminal, tmp_path: Path
 ) -> None:
     names = {

@@ -37,8 +37,8 @@ def test_the_first_start_makes_a_key_that_only_its_owner_reads(sink: parts.Sink,
         made = hook(server, f"{sink.url}/{MARK}/0123456789")
         server.api("POST", f"/channels/{made['id']}/test", {})
         parts.wait_for("the test", lambda: sink.alerts("channel.test"))
-        looked = deadbeat("doctor", "--data-dir", str(server.data), "--listen", "127.0.0.1:0")
-        assert f"of {file} seals 1 channels" in looked.stdout, looked.stdout
+        examined = deadbeat("doctor", "--data-dir", str(server.data), "--listen", "127.0.0.1:0")
+        assert f"of {file} seals 1 channels" in examined.stdout, examined.stdout
 
         [key] = [line for line in file.read_text().splitlines() if not line.startswith("#")]
         for secret in (MARK, key, made["signing_secret"]):
@@ -50,9 +50,9 @@ def test_the_first_start_makes_a_key_that_only_its_owner_reads(sink: parts.Sink,
         server.part = server._launch()
         assert server.part.process.wait(60) != 0
         assert f"chmod 600 {file}" in server.part.text()
-        looked = deadbeat("doctor", "--data-dir", str(server.data), "--listen", "127.0.0.1:0")
-        assert looked.returncode != 0
-        assert "MISSING  secrets" in looked.stdout
+        examined = deadbeat("doctor", "--data-dir", str(server.data), "--listen", "127.0.0.1:0")
+        assert examined.returncode != 0
+        assert "MISSING  secrets" in examined.stdout
 
         # The key is lost: the server starts all the same, and creates no other.
         file.unlink()

@@ -26,7 +26,7 @@ def sign_in(server: parts.Server, email: str, password: str) -> int:
         connection.close()
 
 
-def test_the_security_log_tells_who_did_what_and_no_secret(tmp_path: Path) -> None:
+def test_the_security_log_records_who_did_what_and_no_secret(tmp_path: Path) -> None:
     server = parts.Server(tmp_path)
     try:
         server.ready()

@@ -53,9 +53,9 @@ def test_a_server_that_starts_without_its_database_serves_and_obeys(
     server = parts.Server(tmp_path, env=env)
     try:
         parts.wait_for("health", lambda: healthy(server))
-        status, told = readiness(server)
-        assert (status, told["ready"], told["database"]) == (503, False, False)
-        assert told["reason"] == "this server has not reached its database since it started"
+        status, alerted = readiness(server)
+        assert (status, alerted["ready"], alerted["database"]) == (503, False, False)
+        assert alerted["reason"] == "this server has not reached its database since it started"
         assert parts.call("GET", f"{server.url}/api/v1/monitors", "dbw_" + 32 * "a", limit=30)[0] == 503
         # The server does not know yet whose ping this is: it keeps the ping unchecked.
         assert parts.call("GET", f"{server.url}/ping/{uuid.uuid4()}", limit=30)[0] == 200
@@ -132,8 +132,8 @@ def test_a_server_serves_while_it_migrates_and_leaves_no_lock_when_it_is_stopped
     try:
         parts.wait_for("its migration", lambda: naps(database))
         assert healthy(server)
-        status, told = readiness(server)
-        assert (status, told["reason"]) == (503, "the database's schema is being brought up to date")
+        status, alerted = readiness(server)
+        assert (status, alerted["reason"]) == (503, "the database's schema is being brought up to date")
         assert parts.call("GET", f"{server.url}/ping/{uuid.uuid4()}", limit=30)[0] == 200
 
         assert server.stop() == 0, server.part.text()

@@ -50,11 +50,11 @@ def test_two_evaluators_open_each_incident_once(
         rows(database.url, COPIES.format(count=size.monitors))
         wanted = size.monitors
 
-        def told() -> bool:
+        def alerted() -> bool:
             sent = rows(database.url, "SELECT count(*) FROM delivery WHERE status = 'sent'")
             return int(sent[0][0]) >= wanted
 
-        parts.wait_for("all deliveries", told, 60 + wanted / 20)
+        parts.wait_for("all deliveries", alerted, 60 + wanted / 20)
 
         opened = rows(database.url, "SELECT subject_id, cause FROM incident")
         assert len(opened) == wanted

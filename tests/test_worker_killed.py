@@ -79,7 +79,7 @@ def by_cause(server: parts.Server) -> dict[str, dict[str, Any]]:
     return found
 
 
-def test_a_lost_worker_and_an_unconsumed_queue_are_told_and_the_repairs_work(
+def test_a_lost_worker_and_an_unconsumed_queue_are_reported_and_the_repairs_work(
     server: parts.Server, sink: parts.Sink, tmp_path: Path
 ) -> None:
     server.api("POST", "/channels", {"kind": "webhook", "name": "sink", "settings": {"url": sink.url}})

@@ -67,11 +67,11 @@ def test_a_folder_of_strange_files_keeps_nobody_from_starting(zoneinfo: Path, tm
         "the built-in zone fills the hole"
     )
 
-    looked = deadbeat(
+    examined = deadbeat(
         "doctor", "--data-dir", str(tmp_path / "data"), "--listen", "127.0.0.1:0", "--zoneinfo", str(zoneinfo)
     )
-    assert looked.returncode == 0, looked.stdout + looked.stderr
-    line = next(line for line in looked.stdout.splitlines() if "time zones" in line)
+    assert examined.returncode == 0, examined.stdout + examined.stderr
+    line = next(line for line in examined.stdout.splitlines() if "time zones" in line)
     assert "IANA 2099a" in line
     assert str(zoneinfo) in line
 

@@ -53,7 +53,7 @@ def test_outcomes_are_those_that_the_server_knows() -> None:
     assert tables | said_in_code | branches == set(RULES["outcomes"])
 
 
-def test_keys_are_told_apart_by_their_beginning() -> None:
+def test_keys_are_distinguished_by_their_beginning() -> None:
     assert set(doctor_server._KEY_KINDS) == set(RULES["key_prefixes"].values())
 
 
@@ -109,7 +109,7 @@ def test_words_are_quoted_as_the_server_quotes(case: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("case", RULES["spans"], ids=lambda case: str(case["words"]))
-def test_spans_are_told_as_in_an_alert(case: dict[str, Any]) -> None:
+def test_spans_are_reported_as_in_an_alert(case: dict[str, Any]) -> None:
     assert span(case["seconds"]) == case["words"]
 
 

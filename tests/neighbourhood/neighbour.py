@@ -207,11 +207,11 @@ class Neighbour:
             assert len(found) == one.misses, f"{one.misses} misses of {one.monitor['name']}: {found}"
             assert {i["cause"]["code"] for i in found} <= {"MISSED"}, found
             assert {i["id"] for i in found} == {incident for _, incident in one.opened()}
-        told: dict[str, set[str]] = {}
+        alerted: dict[str, set[str]] = {}
         for alert in self.sink.alerts("incident.opened"):
             incident = alert["json"]["incident"]["id"]
-            told.setdefault(incident, set()).add(alert["headers"]["webhook-id"])
-        assert all(len(deliveries) == 1 for deliveries in told.values()), f"alerts by incident: {told}"
+            alerted.setdefault(incident, set()).add(alert["headers"]["webhook-id"])
+        assert all(len(deliveries) == 1 for deliveries in alerted.values()), f"alerts by incident: {alerted}"
         kinds = {one["json"]["type"] for one in self.sink.received}
         assert kinds <= {"incident.opened", "incident.resolved"}, f"told of another project: {kinds}"
 

@@ -22,9 +22,9 @@ from silent_failures.stage import (
     WORKER_DEADLINE,
     WORKER_PERIOD,
     Stage,
-    Told,
+    Alerted,
     children,
-    told_of,
+    alerted_of,
 )
 
 # Long enough for a deployment on a slow machine.
@@ -33,7 +33,7 @@ BEAT_GONE = 1.0 + PATIENCE
 # The interval at which Celery checks the processes of its pool.
 POOL_CHECK = 5.0
 # Silence that began this shortly before Deadbeat's own absence does not show a fault.
-UNHEARD = 6.0
+UNREPORTED = 6.0
 # How long an incident may stay open after its fault is removed.
 RECOVERY = 60.0
 QUEUES = "celery,reports"
@@ -54,7 +54,7 @@ Event = Iterator[None]
 class Fault:
     """A caused fault, and its one incident once that is open."""
 
-    told: Told
+    alerted: Alerted
     since: float
     deadline: float
     # When it was removed.
@@ -88,26 +88,28 @@ class World:
     def note(self, words: str) -> None:
         self.diary.append(f"{time.time() - self.born:6.1f} s  {words}")
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Compares the open incidents with the faults caused."""
         self.incidents = self.stage.incidents()
         known = {fault.incident for fault in self.faults} | self.repeated
         for incident in self.incidents:
             if incident["id"] in known:
                 continue
-            told = told_of(incident)
+            alerted = alerted_of(incident)
             if self.stage.was_repeated(incident):
-                self.note(f"told, of a run that was executed twice: {told}")
+                self.note(f"told, of a run that was executed twice: {alerted}")
                 self.repeated.add(incident["id"])
                 continue
-            fault = next((one for one in self.faults if one.told == told and one.incident is None), None)
+            fault = next(
+                (one for one in self.faults if one.alerted == alerted and one.incident is None), None
+            )
             evidence = [fact["fact"] for fact in incident["evidence"]]
             summary = f"{incident['cause']['summary']} {evidence}"
-            assert fault is not None, f"told without a fault, or twice: {told}: {summary}"
+            assert fault is not None, f"told without a fault, or twice: {alerted}: {summary}"
             fault.incident = incident["id"]
-            self.note(f"told: {told}")
+            self.note(f"told: {alerted}")
         seen = [
-            (told_of(one)[0], told_of(one)[1], told_of(one)[2])
+            (alerted_of(one)[0], alerted_of(one)[1], alerted_of(one)[2])
             for one in self.incidents
             if one["resolved_at"] is None
         ]
@@ -145,39 +147,39 @@ class World:
         A worker that fell silent while Deadbeat was away may have stopped in order: then no alert comes.
         """
 
-        def is_heard() -> bool:
+        def is_reporting() -> bool:
             seen = self.stage.workers()[f"{worker}@shop"]["last_seen_at"]
             return seen is not None and parts.instant(seen) > self.back_at
 
-        yield from self.until(f"a report of {worker}", is_heard, 60)
+        yield from self.until(f"a report of {worker}", is_reporting, 60)
 
     def start_worker(self, name: str) -> Event:
         self.workers[name] = self.stage.worker(name, queues=QUEUES)
         yield from self.until(f"worker {name}", lambda: self.is_up(name), 60)
 
-    def is_told(self, fault: Fault) -> Event:
+    def is_alerted(self, fault: Fault) -> Event:
         """Wait for the fault's incident, up to its limit."""
         limit = fault.deadline + TOLERANCE
         while fault.incident is None:
             assert time.time() < fault.since + limit + self.away, (
-                f"{fault.told} made no alert within {limit:g} s (and {self.away:.1f} s for our own absence)"
+                f"{fault.alerted} made no alert within {limit:g} s (and {self.away:.1f} s for our own absence)"
             )
             yield
 
     def is_over(self, fault: Fault) -> Event:
         """The fault is removed: wait for the end of its incident."""
         fault.until = time.time()
-        self.note(f"mended: {fault.told}")
+        self.note(f"mended: {fault.alerted}")
 
         def has_ended() -> bool:
             return any(one["id"] == fault.incident and one["resolved_at"] for one in self.incidents)
 
-        yield from self.until(f"the end of {fault.told}", has_ended, RECOVERY)
-        self.note(f"resolved: {fault.told}")
+        yield from self.until(f"the end of {fault.alerted}", has_ended, RECOVERY)
+        self.note(f"resolved: {fault.alerted}")
 
-    def fault(self, told: Told, deadline: float) -> Fault:
-        self.note(f"fault: {told}")
-        self.faults.append(Fault(told, time.time(), deadline))
+    def fault(self, alerted: Alerted, deadline: float) -> Fault:
+        self.note(f"fault: {alerted}")
+        self.faults.append(Fault(alerted, time.time(), deadline))
         return self.faults[-1]
 
 
@@ -192,7 +194,7 @@ def kill_worker(world: World) -> Event:
     yield from world.has_reported(name)
     fault = world.fault(("worker", f"{name}@shop", "WORKER_LOST"), WORKER_DEADLINE)
     world.workers[name].kill()
-    yield from world.is_told(fault)
+    yield from world.is_alerted(fault)
     yield from world.pause(world.chance.uniform(0, 5))
     yield from world.start_worker(name)
     yield from world.is_over(fault)
@@ -207,7 +209,7 @@ def freeze_worker(world: World) -> Event:
     yield from world.has_reported(name)
     fault = world.fault(("worker", f"{name}@shop", "WORKER_LOST"), WORKER_DEADLINE)
     os.kill(world.workers[name].process.pid, signal.SIGSTOP)
-    yield from world.is_told(fault)
+    yield from world.is_alerted(fault)
     os.kill(world.workers[name].process.pid, signal.SIGCONT)
     yield from world.is_over(fault)
     world.leave(name)
@@ -215,13 +217,13 @@ def freeze_worker(world: World) -> Event:
 
 def kill_beat(world: World) -> Event:
     """SIGKILL to Beat, twice at most: three times one after the other are a crash loop, which ends later."""
-    told = ("beat", "shop", "BEAT_DOWN")
-    if "beat" in world.taken or sum(fault.told == told for fault in world.faults) >= 2:
+    alerted = ("beat", "shop", "BEAT_DOWN")
+    if "beat" in world.taken or sum(fault.alerted == alerted for fault in world.faults) >= 2:
         return
     world.take("beat")
-    fault = world.fault(told, BEAT_GONE)
+    fault = world.fault(alerted, BEAT_GONE)
     world.beat.kill()
-    yield from world.is_told(fault)
+    yield from world.is_alerted(fault)
     yield from world.pause(world.chance.uniform(0, 5))
     world.beat = world.stage.beat()
     yield from world.is_over(fault)
@@ -235,7 +237,7 @@ def freeze_beat(world: World) -> Event:
     world.take("beat")
     fault = world.fault(("beat", "shop", "BEAT_DOWN"), BEAT_GONE)
     os.kill(world.beat.process.pid, signal.SIGSTOP)
-    yield from world.is_told(fault)
+    yield from world.is_alerted(fault)
     os.kill(world.beat.process.pid, signal.SIGCONT)
     yield from world.is_over(fault)
     world.leave("beat")
@@ -250,7 +252,7 @@ def stall_broker(world: World) -> Event:
     world.taken |= everything
     fault = world.fault(("broker", "shop", "BROKER_DOWN"), BROKER_DEADLINE)
     os.kill(world.broker.part.process.pid, signal.SIGSTOP)
-    yield from world.is_told(fault)
+    yield from world.is_alerted(fault)
     os.kill(world.broker.part.process.pid, signal.SIGCONT)
     yield from world.is_over(fault)
     # Workers come back one after the other.
@@ -273,7 +275,7 @@ def fail_run(world: World) -> Event:
     forget_incidents(world, "fails")
     fault = world.fault(("monitor", "fails", "FAILED"), 3.0 + PATIENCE)
     world.stage.order("fails", "fail a reason")
-    yield from world.is_told(fault)
+    yield from world.is_alerted(fault)
     world.stage.recall("fails")
     yield from world.is_over(fault)
     world.leave("fails")
@@ -302,7 +304,7 @@ def kill_run(world: World) -> Event:
     fault = world.fault(("monitor", "dies", "WORKER_KILLED"), POOL_CHECK + WORKER_PERIOD)
     os.kill(pid, signal.SIGKILL)
     world.stage.recall("dies")
-    yield from world.is_told(fault)
+    yield from world.is_alerted(fault)
     yield from world.is_over(fault)
     world.leave(owner)
     world.leave("dies")
@@ -396,7 +398,7 @@ def retry(world: World) -> Event:
 def restart_server(world: World) -> Event:
     """Deadbeat itself is killed and restarted: alerts may come this much later."""
     # A worker that fell silent this shortly before Deadbeat may have stopped in order meanwhile.
-    fresh = any(time.time() - fault.since < UNHEARD for fault in world.faults if fault.incident is None)
+    fresh = any(time.time() - fault.since < UNREPORTED for fault in world.faults if fault.incident is None)
     if fresh or "server" in world.taken:
         return
     world.take("server")
@@ -429,7 +431,7 @@ def play(world: World, seconds: float) -> None:
             kind = FAULTS if not is_faulty and world.chance.random() < 0.4 else HEALTHY
             events.append(world.chance.choice(kind)(world))
             due = time.monotonic() + world.chance.uniform(2, 10)
-        world.look()
+        world.poll()
         for event in list(events):
             try:
                 next(event)
@@ -442,12 +444,12 @@ def quiet(world: World) -> None:
     """Check that each fault has made one alert, and that nothing else comes."""
     calm = time.monotonic() + 2 * PATIENCE
     while time.monotonic() < calm:
-        world.look()
+        world.poll()
         time.sleep(0.5)
-    assert [fault.told for fault in world.faults if fault.incident is None] == []
+    assert [fault.alerted for fault in world.faults if fault.incident is None] == []
     alerts = [one["json"]["incident"] for one in world.stage.sink.alerts("incident.opened")]
-    opened = [told_of(incident) for incident in alerts if incident["id"] not in world.repeated]
-    assert sorted(opened) == sorted(fault.told for fault in world.faults), "one alert each"
+    opened = [alerted_of(incident) for incident in alerts if incident["id"] not in world.repeated]
+    assert sorted(opened) == sorted(fault.alerted for fault in world.faults), "one alert each"
     monitors = world.stage.monitors()
     down = [name for name in (*SCHEDULE, CANARY) if monitors[name]["status"] not in ("up", "late")]
     assert down == [], f"{down} are not up at the end"

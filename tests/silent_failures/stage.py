@@ -51,7 +51,7 @@ CONTEST_PATIENCE = 7.0
 TOLERANCE = 5.0
 
 # Kind of subject, its name, the incident's cause.
-Told = tuple[str, str, str]
+Alerted = tuple[str, str, str]
 
 
 @dataclass
@@ -217,15 +217,15 @@ class Stage:
     def incidents(self) -> list[dict[str, Any]]:
         return self.project.api("GET", "/incidents?limit=500")["incidents"]
 
-    def told(self) -> list[Told]:
-        return sorted(told_of(incident) for incident in self.incidents())
+    def alerted(self) -> list[Alerted]:
+        return sorted(alerted_of(incident) for incident in self.incidents())
 
     def was_repeated(self, incident: dict[str, Any]) -> bool:
         """True if the incident is about a run that the workers really executed twice, by their logs.
 
         Redis redelivers a message if its acknowledgement is lost with a connection or at a shutdown.
         """
-        if told_of(incident)[2] != "DUPLICATE_RUN":
+        if alerted_of(incident)[2] != "DUPLICATE_RUN":
             return False
         run = re.search(r"the run ([0-9a-f-]{36}) of", str(incident["evidence"]))
         if run is None:
@@ -236,7 +236,7 @@ class Stage:
         """Wait until Beat, these workers and these entries (default: all) are up."""
         wanted = names or tuple(self.schedule)
 
-        def look() -> str:
+        def poll() -> str:
             monitors, up = self.monitors(), self.workers()
             for name in workers:
                 if up.get(name, {}).get("status") != "up":
@@ -253,81 +253,83 @@ class Stage:
 
         def is_well() -> bool:
             nonlocal last
-            last = look()
+            last = poll()
             return not last
 
         try:
             parts.wait_for("health", is_well, 90)
         except AssertionError as late:
             raise AssertionError(f"{late}: still waiting for {last}") from None
-        assert self.told() == []
+        assert self.alerted() == []
         assert self.sink.received == []
 
     def recovered(self) -> None:
         """Wait until all entries that are due often are up again."""
         names = {*self.schedule, CANARY} & set(self.monitors())
 
-        def look() -> list[str]:
+        def poll() -> list[str]:
             monitors = self.monitors()
             return [name for name in names if monitors[name]["status"] not in ("up", "late")]
 
-        parts.wait_for("recovery", lambda: not look(), 60)
+        parts.wait_for("recovery", lambda: not poll(), 60)
 
     def lively(self, *names: str, runs: int = 3) -> None:
         """Wait until each of these entries has reported this many more runs."""
         before = self.monitors()
 
-        def look() -> bool:
+        def poll() -> bool:
             now = self.monitors()
             return all(now[name]["ping_count"] >= before[name]["ping_count"] + 2 * runs for name in names)
 
-        parts.wait_for("more runs", look, 60)
+        parts.wait_for("more runs", poll, 60)
 
     def noticed(
-        self, row: Row, since: float, told: Told, deadline: float, patience: float = 12.0
+        self, row: Row, since: float, alerted: Alerted, deadline: float, patience: float = 12.0
     ) -> dict[str, Any]:
         """Wait for the alert, which must come in time after `since`; returns its incident."""
         row.deadline = deadline
 
-        def look() -> dict[str, Any] | None:
+        def poll() -> dict[str, Any] | None:
             alerts = self.sink.alerts("incident.opened")
-            row.cause = ", ".join(sorted({told_of(one["json"]["incident"])[2] for one in alerts})) or "none"
-            return next((one for one in alerts if told_of(one["json"]["incident"]) == told), None)
+            row.cause = (
+                ", ".join(sorted({alerted_of(one["json"]["incident"])[2] for one in alerts})) or "none"
+            )
+            return next((one for one in alerts if alerted_of(one["json"]["incident"]) == alerted), None)
 
         limit = max(1.0, since + deadline + patience - time.time())
         try:
-            alert = parts.wait_for(f"{told}", look, limit)
+            alert = parts.wait_for(f"{alerted}", poll, limit)
         except AssertionError as late:
-            raise AssertionError(f"{late}; told was: {self.told()}") from None
-        row.cause = told[2]
+            raise AssertionError(f"{late}; told was: {self.alerted()}") from None
+        row.cause = alerted[2]
         row.seconds = max(0.0, alert["at"] - since)
-        assert row.seconds <= deadline + TOLERANCE, f"{told} came {row.seconds:.1f} s after the fault"
+        assert row.seconds <= deadline + TOLERANCE, f"{alerted} came {row.seconds:.1f} s after the fault"
         return next(one for one in self.incidents() if one["id"] == alert["json"]["incident"]["id"])
 
-    def stays(self, seconds: float, *told: Told) -> None:
+    def stays(self, seconds: float, *alerted: Alerted) -> None:
         """Check for this time that exactly these alerts came, each once."""
         end = time.monotonic() + seconds
 
-        def look() -> bool:
-            assert self.told() == sorted(told), f"{self.told()} and not {sorted(told)}"
+        def poll() -> bool:
+            assert self.alerted() == sorted(alerted), f"{self.alerted()} and not {sorted(alerted)}"
             time.sleep(0.2)
             return time.monotonic() > end
 
-        parts.wait_for("a while", look, seconds + 30)
-        alerts = [told_of(one["json"]["incident"]) for one in self.sink.alerts("incident.opened")]
-        assert sorted(alerts) == sorted(told), "one alert each"
+        parts.wait_for("a while", poll, seconds + 30)
+        alerts = [alerted_of(one["json"]["incident"]) for one in self.sink.alerts("incident.opened")]
+        assert sorted(alerts) == sorted(alerted), "one alert each"
 
-    def members(self, told: Told, wanted: set[str], limit: float = 30.0) -> None:
+    def members(self, alerted: Alerted, wanted: set[str], limit: float = 30.0) -> None:
         """Wait until these, and no others, are members of that incident."""
 
-        def look() -> set[str]:
-            incident = next(one for one in self.incidents() if told_of(one) == told)
+        def poll() -> set[str]:
+            incident = next(one for one in self.incidents() if alerted_of(one) == alerted)
             return {member["name"] for member in incident["members"]}
 
         try:
-            parts.wait_for("the members", lambda: look() == wanted, limit)
+            parts.wait_for("the members", lambda: poll() == wanted, limit)
         except AssertionError:
-            raise AssertionError(f"members of {told} are {look()} and not {wanted}") from None
+            raise AssertionError(f"members of {alerted} are {poll()} and not {wanted}") from None
 
     def type_in(self, incident: dict[str, Any], words: str) -> parts.Part | None:
         """Run the incident's command that has these words. A command that does not end is left running."""
@@ -355,7 +357,7 @@ class Stage:
     def resolved(self, row: Row, incident: dict[str, Any], limit: float = 60.0, repair: str = "yes") -> None:
         """Wait for the end of the incident and its alert."""
         parts.wait_for(
-            f"the end of {told_of(incident)}",
+            f"the end of {alerted_of(incident)}",
             lambda: any(
                 one["json"]["incident"]["id"] == incident["id"]
                 for one in self.sink.alerts("incident.resolved")
@@ -366,16 +368,18 @@ class Stage:
 
     def logs(self) -> str:
         """Details for a row that does not hold."""
-        told = []
+        alerted = []
         for path in ("/incidents", "/beats", "/workers", "/queues", "/brokers"):
             with contextlib.suppress(AssertionError):
-                told.append(f"{path}: {json.dumps(self.project.api('GET', path))}")
+                alerted.append(f"{path}: {json.dumps(self.project.api('GET', path))}")
         with contextlib.suppress(AssertionError):
             shown = ("status", "running", "ping_count", "next_due_at", "deadline_at")
-            told += [f"{name}: { {key: one[key] for key in shown} }" for name, one in self.monitors().items()]
+            alerted += [
+                f"{name}: { {key: one[key] for key in shown} }" for name, one in self.monitors().items()
+            ]
         for part in self.running:
-            told.append(f"---- {part.name} ({part.process.poll()})\n{part.text()[-4000:]}")
-        return "\n".join(told)
+            alerted.append(f"---- {part.name} ({part.process.poll()})\n{part.text()[-4000:]}")
+        return "\n".join(alerted)
 
     def end(self) -> None:
         # The end of all processes is a fault, too, and the next sink may get this port. A row may have ended
@@ -390,7 +394,7 @@ class Stage:
         self.sink.stop()
 
 
-def told_of(incident: dict[str, Any]) -> Told:
+def alerted_of(incident: dict[str, Any]) -> Alerted:
     return incident["subject"]["kind"], incident["subject"]["name"], incident["cause"]["code"]
 
 

@@ -91,7 +91,7 @@ def test_a_beat_whose_broker_line_hangs_is_stalled(open_stage: Open, redis: part
         stage.stays(GRACE, BEAT_STALLED)
 
 
-def test_an_entry_whose_schedule_is_forgotten_at_each_deployment_is_told(
+def test_an_entry_whose_schedule_is_forgotten_at_each_deployment_is_reported(
     open_stage: Open, redis: parts.Redis, rows: Any
 ) -> None:
     row = rows("F21", "Beat is deployed anew, without its schedule file, sooner than the entry is due")
@@ -106,9 +106,9 @@ def test_an_entry_whose_schedule_is_forgotten_at_each_deployment_is_told(
     stage.healthy("tick", "rare", CANARY, runs=1)
     due = stage.monitors()["rare"]["next_due_at"]
 
-    told = ("monitor", "rare", "SCHEDULE_RESET")
+    alerted = ("monitor", "rare", "SCHEDULE_RESET")
     end = time.monotonic() + 90
-    while told not in stage.told() and time.monotonic() < end:
+    while alerted not in stage.alerted() and time.monotonic() < end:
         beat.stop()
         for file in stage.folder.glob("celerybeat-schedule*"):
             file.unlink()
@@ -118,10 +118,10 @@ def test_an_entry_whose_schedule_is_forgotten_at_each_deployment_is_told(
         parts.wait_for(
             "its first runs", lambda before=before: stage.monitors()["tick"]["ping_count"] > before, 30
         )
-    incident = stage.noticed(row, parts.instant(due), told, 2 * 12 + GRACE)
+    incident = stage.noticed(row, parts.instant(due), alerted, 2 * 12 + GRACE)
     # Without further deployments, Beat sends the entry.
     stage.resolved(row, incident, repair="not run: a volume for the file")
-    stage.stays(GRACE, told)
+    stage.stays(GRACE, alerted)
 
 
 def lives(stage: Stage, seconds: float, keeps_its_file: bool) -> None:
@@ -160,22 +160,22 @@ def test_a_beat_that_crashes_in_a_loop_is_one_incident(
 
     beat.kill()
     last_sent = max(instant(stage, f"rare {n}") for n in range(3))
-    told = ("beat", "shop", "BEAT_CRASH_LOOP")
+    alerted = ("beat", "shop", "BEAT_CRASH_LOOP")
     end = time.monotonic() + 120
-    while told not in stage.told() and time.monotonic() < end:
+    while alerted not in stage.alerted() and time.monotonic() < end:
         lives(stage, 7.0, keeps_its_file=False)
     # Twice its interval, and a third crash.
-    incident = stage.noticed(row, last_sent, told, 10.0 + GRACE + 60.0)
+    incident = stage.noticed(row, last_sent, alerted, 10.0 + GRACE + 60.0)
     assert "none of them reported an orderly stop" in incident["cause"]["summary"], incident
     lives(stage, 7.0, keeps_its_file=False)
     lives(stage, 7.0, keeps_its_file=False)
-    stage.members(told, {f"rare {n}" for n in range(3)})
-    stage.stays(1, told)
+    stage.members(alerted, {f"rare {n}" for n in range(3)})
+    stage.stays(1, alerted)
 
     stage.beat()
     stage.resolved(row, incident, limit=120, repair="not run: its log")
     stage.recovered()
-    stage.stays(GRACE, told)
+    stage.stays(GRACE, alerted)
 
 
 def test_a_beat_that_an_error_ends_at_each_start_is_one_incident(
@@ -194,21 +194,21 @@ def test_a_beat_that_an_error_ends_at_each_start_is_one_incident(
     crashed_at = time.time()
     stage.order("beat", "fail")
     beat.kill()
-    told = ("beat", "shop", "BEAT_CRASH_LOOP")
+    alerted = ("beat", "shop", "BEAT_CRASH_LOOP")
     end = time.monotonic() + 120
-    while told not in stage.told() and time.monotonic() < end:
+    while alerted not in stage.alerted() and time.monotonic() < end:
         fails(stage)
-    incident = stage.noticed(row, crashed_at, told, 1 + 40)
+    incident = stage.noticed(row, crashed_at, alerted, 1 + 40)
     assert "by Unreachable" in incident["cause"]["summary"], incident
     fails(stage)
-    stage.members(told, {*stage.schedule, CANARY})
-    stage.stays(1, told)
+    stage.members(alerted, {*stage.schedule, CANARY})
+    stage.stays(1, alerted)
 
     stage.recall("beat")
     stage.beat("--scheduler", "shop:Unmade")
     stage.resolved(row, incident, limit=120, repair="not run: its database")
     stage.recovered()
-    stage.stays(GRACE, told)
+    stage.stays(GRACE, alerted)
 
 
 def fails(stage: Stage) -> None:
@@ -244,7 +244,7 @@ def test_a_crash_loop_in_which_all_is_sent_in_time_is_silent(
     before = stage.monitors()["rare"]["ping_count"]
     for _ in range(8):
         lives(stage, 7.0, keeps_its_file=True)
-        assert stage.told() == []
+        assert stage.alerted() == []
     assert stage.monitors()["rare"]["ping_count"] >= before + 7, "Beat sends it at each start"
     stage.beat()
     stage.stays(20)
@@ -277,7 +277,7 @@ def test_deployments_of_beat_one_after_the_other_are_silent(
     row.silent()
 
 
-def test_a_beat_that_is_told_to_end_and_returns_is_no_incident(
+def test_a_beat_that_is_ordered_to_end_and_returns_is_no_incident(
     open_stage: Open, redis: parts.Redis, rows: Any
 ) -> None:
     row = rows("quiet", "Beat is restarted by a deployment, and takes its time")
@@ -299,7 +299,7 @@ def test_a_beat_that_is_told_to_end_and_returns_is_no_incident(
     row.silent()
 
 
-def test_a_deployment_whose_schedule_is_empty_is_told(
+def test_a_deployment_whose_schedule_is_empty_is_reported(
     open_stage: Open, redis: parts.Redis, rows: Any
 ) -> None:
     row = rows("F65", "a deployment starts Beat with an empty schedule; it had five entries")
@@ -317,11 +317,11 @@ def test_a_deployment_whose_schedule_is_empty_is_told(
     parts.wait_for(
         "the empty list", lambda: all(stage.monitors()[name]["retired_at"] for name in schedule), 60
     )
-    told = ("beat", "shop", "SCHEDULE_EMPTIED")
-    incident = stage.noticed(row, time.time(), told, EMPTIED_PATIENCE + BEAT_PERIOD)
+    alerted = ("beat", "shop", "SCHEDULE_EMPTIED")
+    incident = stage.noticed(row, time.time(), alerted, EMPTIED_PATIENCE + BEAT_PERIOD)
     words = json.dumps(incident["evidence"])
     assert all(json.dumps(name)[1:-1] in words for name in schedule), words
-    stage.stays(2 + GRACE, told)
+    stage.stays(2 + GRACE, alerted)
 
     stage.schedule = schedule
     stage.deploy()
@@ -331,4 +331,4 @@ def test_a_deployment_whose_schedule_is_empty_is_told(
     stage.recovered()
     assert not any(one["retired_at"] for one in stage.monitors().values())
     stage.lively(*schedule)
-    stage.stays(GRACE, told)
+    stage.stays(GRACE, alerted)

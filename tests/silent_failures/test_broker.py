@@ -10,7 +10,7 @@ from typing import Any
 import parts
 from silent_failures.stage import BROKER_DEADLINE, CANARY, GRACE, Open
 
-TOLD = ("broker", "shop", "BROKER_DOWN")
+ALERTED = ("broker", "shop", "BROKER_DOWN")
 SCHEDULE = {f"entry {n}": {"task": "shop.job", "schedule": 2.0} for n in range(5)}
 
 
@@ -26,13 +26,13 @@ def test_a_killed_broker_is_one_incident(
 
     killed_at = time.time()
     broker.kill()
-    incident = stage.noticed(row, killed_at, TOLD, BROKER_DEADLINE)
-    stage.stays(3 * GRACE, TOLD)
+    incident = stage.noticed(row, killed_at, ALERTED, BROKER_DEADLINE)
+    stage.stays(3 * GRACE, ALERTED)
 
     broker.start()
     stage.resolved(row, incident)
     stage.recovered()
-    stage.stays(3 * GRACE, TOLD)
+    stage.stays(3 * GRACE, ALERTED)
 
 
 def test_a_frozen_broker_is_one_incident(open_stage: Open, redis: parts.Redis, rows: Any) -> None:
@@ -45,10 +45,10 @@ def test_a_frozen_broker_is_one_incident(open_stage: Open, redis: parts.Redis, r
 
     frozen_at = time.time()
     os.kill(redis.part.process.pid, signal.SIGSTOP)
-    incident = stage.noticed(row, frozen_at, TOLD, BROKER_DEADLINE)
-    stage.stays(3 * GRACE, TOLD)
+    incident = stage.noticed(row, frozen_at, ALERTED, BROKER_DEADLINE)
+    stage.stays(3 * GRACE, ALERTED)
 
     os.kill(redis.part.process.pid, signal.SIGCONT)
     stage.resolved(row, incident)
     stage.recovered()
-    stage.stays(3 * GRACE, TOLD)
+    stage.stays(3 * GRACE, ALERTED)

@@ -26,7 +26,7 @@ def seeds() -> list[int]:
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", seeds())
-def test_whatever_happens_each_fault_is_told_once_and_nothing_else(
+def test_whatever_happens_each_fault_is_reported_once_and_nothing_else(
     open_stage: Open, redis: parts.Redis, tmp_path: Path, seed: int
 ) -> None:
     seconds = float(os.environ.get("SILENT_FAILURES_SECONDS", "120"))

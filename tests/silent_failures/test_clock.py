@@ -79,7 +79,7 @@ def test_a_change_of_the_clocks_is_no_incident(
     row.silent()
 
 
-def test_a_worker_whose_clock_is_off_is_told(
+def test_a_worker_whose_clock_is_off_is_reported(
     open_stage: Open, redis: parts.Redis, rows: Any, tmp_path: Path
 ) -> None:
     row = rows("F15", "a worker's clock is stepped by five minutes")
@@ -92,13 +92,13 @@ def test_a_worker_whose_clock_is_off_is_told(
 
     stepped_at = time.time()
     clock.step(300)
-    told = ("worker", "two@shop", "CLOCK_SKEW")
-    incident = stage.noticed(row, stepped_at, told, SKEW_PATIENCE)
-    stage.stays(GRACE, told)
+    alerted = ("worker", "two@shop", "CLOCK_SKEW")
+    incident = stage.noticed(row, stepped_at, alerted, SKEW_PATIENCE)
+    stage.stays(GRACE, alerted)
 
     clock.step(0)
     stage.resolved(row, incident, repair="not run: the machine's clock")
-    stage.stays(GRACE, told)
+    stage.stays(GRACE, alerted)
 
 
 def test_what_expires_by_a_wrong_clock_is_part_of_that_clocks_incident(
@@ -115,20 +115,20 @@ def test_what_expires_by_a_wrong_clock_is_part_of_that_clocks_incident(
 
     stepped_at = time.time()
     clock.step(600)
-    told = ("worker", "one@shop", "CLOCK_SKEW")
-    incident = stage.noticed(row, stepped_at, told, SKEW_PATIENCE)
+    alerted = ("worker", "one@shop", "CLOCK_SKEW")
+    incident = stage.noticed(row, stepped_at, alerted, SKEW_PATIENCE)
     # The canary expires, too.
-    stage.members(told, {*names, CANARY})
-    stage.stays(GRACE, told)
+    stage.members(alerted, {*names, CANARY})
+    stage.stays(GRACE, alerted)
 
     clock.step(0)
     stage.resolved(row, incident, repair="not run: the machine's clock")
     stage.recovered()
-    stage.stays(GRACE, told)
+    stage.stays(GRACE, alerted)
 
 
 @pytest.mark.parametrize("seconds", [300, -300], ids=["fast", "slow"])
-def test_a_beat_whose_clock_is_off_is_told(
+def test_a_beat_whose_clock_is_off_is_reported(
     open_stage: Open, redis: parts.Redis, rows: Any, tmp_path: Path, seconds: int
 ) -> None:
     row = rows("F15", f"Beat moves to a machine whose clock is off by {seconds:+d} s")
@@ -140,14 +140,14 @@ def test_a_beat_whose_clock_is_off_is_told(
     leaves(stage, beat)
     moved_at = time.time()
     beat = stage.beat(env=parts.Clock(tmp_path, seconds).env)
-    told = ("beat", "shop", "CLOCK_SKEW")
-    incident = stage.noticed(row, moved_at, told, SKEW_PATIENCE)
-    stage.stays(GRACE, told)
+    alerted = ("beat", "shop", "CLOCK_SKEW")
+    incident = stage.noticed(row, moved_at, alerted, SKEW_PATIENCE)
+    stage.stays(GRACE, alerted)
 
     leaves(stage, beat)
     stage.beat()
     stage.resolved(row, incident, repair="not run: the machine's clock")
-    stage.stays(GRACE, told)
+    stage.stays(GRACE, alerted)
 
 
 def test_what_expires_by_beats_wrong_clock_is_part_of_that_clocks_incident(
@@ -166,21 +166,21 @@ def test_what_expires_by_beats_wrong_clock_is_part_of_that_clocks_incident(
     leaves(stage, beat)
     moved_at = time.time()
     beat = stage.beat(env=parts.Clock(tmp_path, -600).env)
-    told = ("beat", "shop", "CLOCK_SKEW")
-    incident = stage.noticed(row, moved_at, told, SKEW_PATIENCE)
+    alerted = ("beat", "shop", "CLOCK_SKEW")
+    incident = stage.noticed(row, moved_at, alerted, SKEW_PATIENCE)
     # The canary expires, too.
-    stage.members(told, {*names, CANARY})
-    stage.stays(GRACE, told)
+    stage.members(alerted, {*names, CANARY})
+    stage.stays(GRACE, alerted)
 
     leaves(stage, beat)
     stage.beat()
     stage.resolved(row, incident, repair="not run: the machine's clock")
     stage.recovered()
-    stage.stays(GRACE, told)
+    stage.stays(GRACE, alerted)
 
 
 @pytest.mark.parametrize("elsewhen", ["2026-11-01T06:18:00"], indirect=True, ids=["autumn"])
-def test_a_beat_that_floods_is_told(
+def test_a_beat_that_floods_is_reported(
     open_stage: Open, redis: parts.Redis, rows: Any, elsewhen: tuple[Project, dict[str, str]]
 ) -> None:
     row = rows("F20", "Beat is started in the hour that comes twice, and sends an entry without end")
@@ -198,10 +198,10 @@ def test_a_beat_that_floods_is_told(
     leaves(stage, beat)
     started_at = time.time()
     beat = stage.beat()
-    told = ("beat", "shop", "BEAT_STORM")
+    alerted = ("beat", "shop", "BEAT_STORM")
     # Its start takes seconds, too.
-    incident = stage.noticed(row, started_at, told, 10)
-    stage.stays(2, told)
+    incident = stage.noticed(row, started_at, alerted, 10)
+    stage.stays(2, alerted)
 
     # Stop Beat, purge its messages, and start it again without that entry.
     beat.kill()
@@ -210,4 +210,4 @@ def test_a_beat_that_floods_is_told(
     stage.deploy()
     stage.beat()
     stage.resolved(row, incident)
-    stage.stays(GRACE, told)
+    stage.stays(GRACE, alerted)

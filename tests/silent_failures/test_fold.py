@@ -77,7 +77,7 @@ def test_an_alarm_of_rabbitmq_is_one_incident_of_the_broker(
 
 
 @pytest.mark.parametrize("how", ["refused", "stalled"])
-def test_a_worker_that_does_not_reach_the_broker_is_told_of_that_worker(
+def test_a_worker_that_does_not_reach_the_broker_is_reported_for_that_worker(
     open_stage: Open, redis: parts.Redis, rows: Any, how: str
 ) -> None:
     words = {
@@ -103,9 +103,9 @@ def test_a_worker_that_does_not_reach_the_broker_is_told_of_that_worker(
             line.refuse()
         else:
             line.hang()
-        told = ("worker", "one@shop", "GHOST_WORKER")
-        incident = stage.noticed(row, cut_at, told, 20.0 + 2 * SAMPLE_PERIOD)
-        stage.stays(3 * GRACE, told)
+        alerted = ("worker", "one@shop", "GHOST_WORKER")
+        incident = stage.noticed(row, cut_at, alerted, 20.0 + 2 * SAMPLE_PERIOD)
+        stage.stays(3 * GRACE, alerted)
 
         line.heal()
         if how == "stalled":
@@ -113,7 +113,7 @@ def test_a_worker_that_does_not_reach_the_broker_is_told_of_that_worker(
             stage.worker("one")
         stage.resolved(row, incident, repair="not run: a firewall")
         stage.recovered()
-        stage.stays(GRACE, told)
+        stage.stays(GRACE, alerted)
 
 
 @pytest.mark.core
@@ -132,18 +132,18 @@ def test_a_blocked_pool_is_one_incident_of_its_worker(
     for name in locks:
         stage.at_work(name)
     blocked_at = time.time()
-    told = ("worker", "one@shop", "QUEUE_SLA_BREACH")
-    incident = stage.noticed(row, blocked_at, told, 3.0 + GRACE + 3)
+    alerted = ("worker", "one@shop", "QUEUE_SLA_BREACH")
+    incident = stage.noticed(row, blocked_at, alerted, 3.0 + GRACE + 3)
     assert "blocked by shop.job" in incident["cause"]["summary"], incident
     # The next runs of the blocked entries wait, too, and so does the canary, which joins the open incident.
-    stage.members(told, {*WAITING, *locks, CANARY})
-    stage.stays(3 * GRACE, told)
+    stage.members(alerted, {*WAITING, *locks, CANARY})
+    stage.stays(3 * GRACE, alerted)
 
     for name in locks:
         stage.recall(name)
     stage.resolved(row, incident, repair="nothing to type")
     stage.recovered()
-    stage.stays(GRACE, told)
+    stage.stays(GRACE, alerted)
 
 
 def test_a_slow_type_of_task_that_fills_a_queue_is_one_incident_of_that_queue(
@@ -159,18 +159,18 @@ def test_a_slow_type_of_task_that_fills_a_queue_is_one_incident_of_that_queue(
     flooded_at = time.time()
     for _ in range(60):
         stage.control.app.send_task("shop.slow", args=["slow"])
-    told = ("queue", "celery", "QUEUE_SLA_BREACH")
-    incident = stage.noticed(row, flooded_at, told, 3.0 + GRACE + SAMPLE_PERIOD)
+    alerted = ("queue", "celery", "QUEUE_SLA_BREACH")
+    incident = stage.noticed(row, flooded_at, alerted, 3.0 + GRACE + SAMPLE_PERIOD)
     assert "tasks that run are shop.slow" in incident["cause"]["summary"], incident
-    stage.stays(3 * GRACE, told)
+    stage.stays(3 * GRACE, alerted)
 
     stage.recall("slow")
     stage.resolved(row, incident, repair="nothing to type")
     stage.recovered()
-    stage.stays(GRACE, told)
+    stage.stays(GRACE, alerted)
 
 
-def test_an_entry_whose_queue_is_not_declared_is_told_of_it(
+def test_an_entry_whose_queue_is_not_declared_is_reported_for_it(
     open_stage: Open, redis: parts.Redis, rows: Any
 ) -> None:
     row = rows("F39", "an entry names a queue that is not declared (`task_create_missing_queues` is off)")
@@ -186,10 +186,10 @@ def test_an_entry_whose_queue_is_not_declared_is_told_of_it(
     beat.stop()
     deployed_at = time.time()
     stage.beat()
-    told = ("monitor", "lost", "FAILED")
-    incident = stage.noticed(row, deployed_at, told, 2.0 + GRACE)
+    alerted = ("monitor", "lost", "FAILED")
+    incident = stage.noticed(row, deployed_at, alerted, 2.0 + GRACE)
     assert "QueueNotFound" in incident["cause"]["summary"], incident
-    stage.stays(2 * GRACE, told)
+    stage.stays(2 * GRACE, alerted)
     row.repair = "not run: a deployment"
 
 

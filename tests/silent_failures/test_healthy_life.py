@@ -14,7 +14,7 @@ import pytest
 
 import parts
 from proxy import Proxy
-from silent_failures.stage import CANARY, Open, Project, ended, told_of
+from silent_failures.stage import CANARY, Open, Project, ended, alerted_of
 
 MINUTES = float(os.environ.get("SILENT_FAILURES_MINUTES", "10"))
 # A failover of RabbitMQ takes some ten seconds, a deployment five, and both may come at once.
@@ -166,7 +166,7 @@ def test_a_healthy_life_with_deployments_and_failovers_is_no_incident(
             """Check for this time that no incident opens, except about runs that Redis delivered twice."""
             until = time.monotonic() + seconds
             while time.monotonic() < until:
-                assert [told_of(one) for one in stage.incidents() if not stage.was_repeated(one)] == []
+                assert [alerted_of(one) for one in stage.incidents() if not stage.was_repeated(one)] == []
                 time.sleep(0.2)
 
         end = time.monotonic() + MINUTES * 60

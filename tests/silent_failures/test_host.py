@@ -102,13 +102,13 @@ def test_one_worker_of_a_host_that_goes_on_is_its_own_incident(
     row = rows("F62", "one of two workers of a host is killed; Beat and the other one go on there")
     stage = open_stage(redis.url, SCHEDULE)
     one, *_ = populated(stage, Host("web-3"))
-    told = ("worker", "one@shop", "WORKER_LOST")
+    alerted = ("worker", "one@shop", "WORKER_LOST")
 
-    incident = stage.noticed(row, kill(one), told, WORKER_DEADLINE)
-    stage.stays(2 * GRACE, told)
+    incident = stage.noticed(row, kill(one), alerted, WORKER_DEADLINE)
+    stage.stays(2 * GRACE, alerted)
     stage.type_in(incident, "worker")
     stage.resolved(row, incident)
-    stage.stays(GRACE, told)
+    stage.stays(GRACE, alerted)
 
 
 def test_two_hosts_of_one_name_are_two(open_stage: Open, redis: parts.Redis, rows: Any) -> None:
@@ -121,13 +121,13 @@ def test_two_hosts_of_one_name_are_two(open_stage: Open, redis: parts.Redis, row
     stage.worker("far", queues="far", host=host)
     beat = stage.beat(host=host)
     stage.healthy(*SCHEDULE, CANARY, workers=("one@shop", "far@shop"))
-    told = ("beat", "shop", "BEAT_DOWN")
+    alerted = ("beat", "shop", "BEAT_DOWN")
 
-    incident = stage.noticed(row, kill(beat), told, BEAT_DEADLINE)
-    stage.stays(2 * GRACE, told)
+    incident = stage.noticed(row, kill(beat), alerted, BEAT_DEADLINE)
+    stage.stays(2 * GRACE, alerted)
     stage.type_in(incident, "beat")
     stage.resolved(row, incident)
-    stage.stays(GRACE, told)
+    stage.stays(GRACE, alerted)
 
 
 def test_all_that_moves_to_another_host_is_no_incident(
@@ -190,7 +190,7 @@ def test_a_host_that_works_and_is_cut_off_is_no_incident(
         way.hang()
         back_at = time.monotonic() + 40
         parts.wait_for("40 s", lambda: time.monotonic() > back_at, 90)
-        assert stage.told() == []
+        assert stage.alerted() == []
         way.heal()
         stage.stays(30)
         stage.lively(*SCHEDULE, CANARY)

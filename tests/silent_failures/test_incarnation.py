@@ -39,7 +39,7 @@ def begin_run(stage: Stage) -> int:
     return pid
 
 
-def test_a_worker_that_is_killed_in_a_run_and_started_again_is_told_of_its_run(
+def test_a_worker_that_is_killed_in_a_run_and_started_again_is_reported_for_its_run(
     open_stage: Open, redis: parts.Redis, rows: Any
 ) -> None:
     row = rows("F26", "a worker is killed in the middle of a run, and restarted at once under its name")
@@ -60,7 +60,7 @@ def test_a_worker_that_is_killed_in_a_run_and_started_again_is_told_of_its_run(
     stage.stays(GRACE, KILLED)
 
 
-def test_a_worker_that_is_killed_at_the_end_of_its_warm_shutdown_is_told_of_its_run(
+def test_a_worker_that_is_killed_at_the_end_of_its_warm_shutdown_is_reported_for_its_run(
     open_stage: Open, redis: parts.Redis, rows: Any
 ) -> None:
     row = rows("F27", "SIGTERM, then SIGKILL while a run goes on; another worker takes over")
@@ -131,7 +131,7 @@ def test_one_of_two_pods_of_one_name_is_killed_in_a_run_and_restarted(
     stage.stays(GRACE, KILLED)
 
 
-def test_a_killed_run_that_is_delivered_again_is_told_of_its_worker_alone(
+def test_a_killed_run_that_is_delivered_again_is_reported_for_its_worker_alone(
     open_stage: Open, redis: parts.Redis, rows: Any
 ) -> None:
     row = rows("F29", "acks_late: one of two workers is killed in a run, which another one runs again")
@@ -154,12 +154,12 @@ def test_a_killed_run_that_is_delivered_again_is_told_of_its_worker_alone(
 
     killed_at = time.time()
     owner.kill()
-    told = ("worker", name, "WORKER_LOST")
-    incident = stage.noticed(row, killed_at, told, WORKER_DEADLINE)
-    stage.stays(40, told)
+    alerted = ("worker", name, "WORKER_LOST")
+    incident = stage.noticed(row, killed_at, alerted, WORKER_DEADLINE)
+    stage.stays(40, alerted)
     stage.type_in(incident, "worker")
     stage.resolved(row, incident)
-    stage.stays(GRACE, told)
+    stage.stays(GRACE, alerted)
 
 
 def test_a_worker_that_ends_by_an_error_is_lost(open_stage: Open, redis: parts.Redis, rows: Any) -> None:
@@ -171,13 +171,13 @@ def test_a_worker_that_ends_by_an_error_is_lost(open_stage: Open, redis: parts.R
     stage.healthy("nightly", CANARY, workers=("one@shop", "two@shop"))
 
     ended_at = end_by_error(redis, one)
-    told = ("worker", "one@shop", "WORKER_LOST")
-    incident = stage.noticed(row, ended_at, told, WORKER_DEADLINE)
+    alerted = ("worker", "one@shop", "WORKER_LOST")
+    incident = stage.noticed(row, ended_at, alerted, WORKER_DEADLINE)
     assert "ended by an error" in incident["cause"]["summary"], incident["cause"]["summary"]
     assert "UnblockedError" in str(incident) or "ResponseError" in str(incident), incident
     stage.type_in(incident, "worker")
     stage.resolved(row, incident)
-    stage.stays(GRACE, told)
+    stage.stays(GRACE, alerted)
 
 
 def test_a_later_successor_ends_the_incident_of_a_worker_that_ended_by_an_error(
@@ -191,17 +191,17 @@ def test_a_later_successor_ends_the_incident_of_a_worker_that_ended_by_an_error(
     stage.healthy("nightly", CANARY, workers=("one@shop", "two@shop"))
 
     ended_at = end_by_error(redis, one)
-    told = ("worker", "one@shop", "WORKER_LOST")
-    incident = stage.noticed(row, ended_at, told, WORKER_DEADLINE)
+    alerted = ("worker", "one@shop", "WORKER_LOST")
+    incident = stage.noticed(row, ended_at, alerted, WORKER_DEADLINE)
     # A new worker of another queue replaces nobody.
     stage.worker("three", queues="elsewhere")
     parts.wait_for("another worker", lambda: "three@shop" in stage.workers(), 30)
-    stage.stays(15, told)
+    stage.stays(15, alerted)
     assert stage.workers()["one@shop"]["status"] == "down"
 
     stage.worker("four")
     stage.resolved(row, incident, repair="nothing to type")
-    stage.stays(GRACE, told)
+    stage.stays(GRACE, alerted)
 
 
 def end_by_error(redis: parts.Redis, worker: parts.Part) -> float:
@@ -243,7 +243,7 @@ def ports_of(pid: int) -> set[int]:
     return ports
 
 
-def test_a_gevent_worker_that_is_killed_while_it_computes_is_told(
+def test_a_gevent_worker_that_is_killed_while_it_computes_is_reported(
     open_stage: Open, redis: parts.Redis, rows: Any
 ) -> None:
     row = rows("F31", "a gevent worker is killed while it computes")
@@ -259,11 +259,11 @@ def test_a_gevent_worker_that_is_killed_while_it_computes_is_told(
     parts.wait_for("a busy loop", lambda: time.monotonic() > computed, 30)
     killed_at = time.time()
     one.kill()
-    told = ("worker", "one@shop", "WORKER_LOST")
-    incident = stage.noticed(row, killed_at, told, WORKER_DEADLINE)
+    alerted = ("worker", "one@shop", "WORKER_LOST")
+    incident = stage.noticed(row, killed_at, alerted, WORKER_DEADLINE)
     stage.type_in(incident, "worker")
     stage.resolved(row, incident)
-    stage.stays(GRACE, told)
+    stage.stays(GRACE, alerted)
 
 
 def test_a_worker_that_ends_by_an_error_and_has_a_successor_is_silent(
@@ -323,7 +323,7 @@ def test_a_host_that_is_cut_off_from_us_is_not_judged(
             cut()
             back_at = time.monotonic() + 20
             parts.wait_for("20 s", lambda at=back_at: time.monotonic() > at, 60)
-            assert stage.told() == []
+            assert stage.alerted() == []
             way.heal()
             stage.stays(30)
         row.silent()

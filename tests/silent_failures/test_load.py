@@ -77,21 +77,21 @@ def test_a_worker_that_starves_is_one_incident_with_the_load_of_its_host(
     for pid in (worker.process.pid, *children(worker)):
         give_way(pid, WORKER_NICE)
     with burners(stage):
-        told = ("worker", "one@shop", "HOST_OVERLOADED")
+        alerted = ("worker", "one@shop", "HOST_OVERLOADED")
         # A run that is sent in the first seconds still begins in time. If its worker reports irregularly, the
         # server waits as long as the worker may be silent, and 20 s.
         limit = PATIENCE + WORKER_DEADLINE + 20.0 + 3.0
-        incident = stage.noticed(row, taken_at, told, limit, patience=60)
+        incident = stage.noticed(row, taken_at, alerted, limit, patience=60)
         evidence = " ".join(fact["fact"] for fact in incident["evidence"])
         assert "is overloaded" in evidence, evidence
         assert "waited for a CPU" in evidence, evidence
         assert incident["repair"][0]["command"].startswith("ps "), incident["repair"]
-        stage.stays(2 * GRACE, told)
+        stage.stays(2 * GRACE, alerted)
     for name in SCHEDULE:
         stage.recall(name)
     stage.resolved(row, incident, limit=120, repair="not run: what takes the CPUs")
     stage.recovered()
-    stage.stays(GRACE, told)
+    stage.stays(GRACE, alerted)
 
 
 @pytest.mark.long

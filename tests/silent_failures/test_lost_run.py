@@ -31,12 +31,12 @@ def test_a_lost_run_is_found_although_later_ones_ran(open_stage: Open, redis: pa
     lost_at = time.time()
     stage.control.add_consumer("late")
 
-    told = ("monitor", "counted", "LOST_IN_BROKER")
-    incident = stage.noticed(page, lost_at, told, LOST_RUN_DEADLINE)
+    alerted = ("monitor", "counted", "LOST_IN_BROKER")
+    incident = stage.noticed(page, lost_at, alerted, LOST_RUN_DEADLINE)
     assert "Later runs began" in incident["cause"]["summary"]
     stage.resolved(page, incident, repair="not run: settings of Redis")
     parts.wait_for("both runs", lambda: {"counted", "kept"} <= lost_entries(stage), 20)
-    stage.stays(GRACE, told)
+    stage.stays(GRACE, alerted)
     finding.silent()
 
 

@@ -22,12 +22,12 @@ from silent_failures.stage import (
 )
 
 # A sample must show the empty queue: the second next one at the latest.
-LOOK = 20.0
+SAMPLE = 20.0
 LATE = {"task_acks_late": True, "worker_prefetch_multiplier": 1}
 
 
 @pytest.mark.parametrize("how", ["evicted", "deleted", "flushed"])
-def test_a_message_that_vanishes_from_redis_is_told(
+def test_a_message_that_vanishes_from_redis_is_reported(
     open_stage: Open, rows: Any, tmp_path: Any, how: str
 ) -> None:
     words = {
@@ -58,15 +58,15 @@ def test_a_message_that_vanishes_from_redis_is_told(
         else:
             redis.ask(*(["DEL", "reports"] if how == "deleted" else ["FLUSHDB"]))
         assert redis.ask("EXISTS", "reports") == "0"
-        told = ("monitor", "report", "LOST_IN_BROKER")
-        incident = stage.noticed(row, due, told, LOOK)
+        alerted = ("monitor", "report", "LOST_IN_BROKER")
+        incident = stage.noticed(row, due, alerted, SAMPLE)
 
         stage.recall("long")
         stage.resolved(row, incident, repair="not run: settings of Redis")
-        stage.stays(GRACE, told)
+        stage.stays(GRACE, alerted)
 
 
-def test_a_queue_that_is_purged_is_told(open_stage: Open, rows: Any, tmp_path: Any) -> None:
+def test_a_queue_that_is_purged_is_reported(open_stage: Open, rows: Any, tmp_path: Any) -> None:
     row = rows("F6", "somebody purges the queue (RabbitMQ)")
     rabbit = parts.RabbitMQ(tmp_path)
     with ended(rabbit):
@@ -86,15 +86,15 @@ def test_a_queue_that_is_purged_is_told(open_stage: Open, rows: Any, tmp_path: A
         due = parts.instant(stage.monitors()["report"]["next_due_at"])
         assert stage.celery("purge", "purge", "-f", "-Q", "reports").process.wait(30) == 0
         assert stage.depth("reports") == 0
-        told = ("monitor", "report", "LOST_IN_BROKER")
-        incident = stage.noticed(row, due, told, LOOK)
+        alerted = ("monitor", "report", "LOST_IN_BROKER")
+        incident = stage.noticed(row, due, alerted, SAMPLE)
 
         stage.recall("long")
         stage.resolved(row, incident, repair="not run: settings of RabbitMQ")
-        stage.stays(GRACE, told)
+        stage.stays(GRACE, alerted)
 
 
-def test_messages_that_vanish_one_after_the_other_are_told(
+def test_messages_that_vanish_one_after_the_other_are_reported(
     open_stage: Open, redis: parts.Redis, rows: Any
 ) -> None:
     row = rows("F6", "each message vanishes, of an entry that is due every 5 s")
@@ -109,21 +109,21 @@ def test_messages_that_vanish_one_after_the_other_are_told(
     stage.control.app.send_task("shop.job", args=["long"], queue="reports")
     stage.at_work("long")
     due = parts.instant(stage.monitors()["report"]["next_due_at"])
-    told = ("monitor", "report", "LOST_IN_BROKER")
+    alerted = ("monitor", "report", "LOST_IN_BROKER")
     lost = 0
 
     def vanish() -> bool:
         nonlocal lost
         lost += int(redis.ask("DEL", "reports"))
-        return told in stage.told() or time.time() > due + LOOK + TOLERANCE + 5
+        return alerted in stage.alerted() or time.time() > due + SAMPLE + TOLERANCE + 5
 
     parts.wait_for("the verdict", vanish, 60)
     assert lost >= 3
-    incident = stage.noticed(row, due, told, LOOK)
+    incident = stage.noticed(row, due, alerted, SAMPLE)
 
     stage.recall("long")
     stage.resolved(row, incident, repair="not run: settings of Redis")
-    stage.stays(GRACE, told)
+    stage.stays(GRACE, alerted)
 
 
 def fill(redis: parts.Redis) -> None:
@@ -135,7 +135,7 @@ def fill(redis: parts.Redis) -> None:
     raise AssertionError("Redis evicted everything but the queue")
 
 
-def test_a_queue_that_lost_its_only_consumer_is_told(
+def test_a_queue_that_lost_its_only_consumer_is_reported(
     open_stage: Open, broker: parts.Redis | parts.RabbitMQ, rows: Any
 ) -> None:
     name = type(broker).__name__
@@ -153,18 +153,18 @@ def test_a_queue_that_lost_its_only_consumer_is_told(
     # The worker stops in order, and nobody else consumes its queue.
     left_at = time.time()
     two.process.terminate()
-    told = ("queue", "reports", "QUEUE_UNCONSUMED")
+    alerted = ("queue", "reports", "QUEUE_UNCONSUMED")
     # For a while it may be a deployment.
-    incident = stage.noticed(row, left_at, told, REPLACED_WITHIN + SAMPLE_PERIOD + 4)
-    stage.members(told, {"report"})
-    stage.stays(GRACE, told)
+    incident = stage.noticed(row, left_at, alerted, REPLACED_WITHIN + SAMPLE_PERIOD + 4)
+    stage.members(alerted, {"report"})
+    stage.stays(GRACE, alerted)
 
     stage.type_in(incident, "add_consumer")
     stage.resolved(row, incident)
-    stage.stays(GRACE, told)
+    stage.stays(GRACE, alerted)
 
 
-def test_an_entry_of_a_queue_that_nobody_ever_consumed_is_told(
+def test_an_entry_of_a_queue_that_nobody_ever_consumed_is_reported(
     open_stage: Open, redis: parts.Redis, rows: Any
 ) -> None:
     row = rows("F7", "a deployment routes an entry to a queue that nobody consumes")
@@ -178,17 +178,17 @@ def test_an_entry_of_a_queue_that_nobody_ever_consumed_is_told(
     beat.stop()
     deployed_at = time.time()
     stage.beat()
-    told = ("queue", "reprots", "QUEUE_UNCONSUMED")
-    incident = stage.noticed(row, deployed_at, told, UNCONSUMED_DEADLINE + 4)
-    stage.members(told, {"report"})
-    stage.stays(GRACE, told)
+    alerted = ("queue", "reprots", "QUEUE_UNCONSUMED")
+    incident = stage.noticed(row, deployed_at, alerted, UNCONSUMED_DEADLINE + 4)
+    stage.members(alerted, {"report"})
+    stage.stays(GRACE, alerted)
 
     stage.type_in(incident, "add_consumer")
     stage.resolved(row, incident)
-    stage.stays(GRACE, told)
+    stage.stays(GRACE, alerted)
 
 
-def test_a_backlog_is_told_of_its_queue(
+def test_a_backlog_is_reported_for_its_queue(
     open_stage: Open, broker: parts.Redis | parts.RabbitMQ, rows: Any
 ) -> None:
     where = " (RabbitMQ)" if isinstance(broker, parts.RabbitMQ) else ""
@@ -211,17 +211,17 @@ def test_a_backlog_is_told_of_its_queue(
     # One message comes each second, one ends every three: the oldest one's age grows by two seconds in three.
     stage.order("report", "sleep 3")
     slowed_at = time.time()
-    told = ("queue", "reports", "QUEUE_SLA_BREACH")
-    incident = stage.noticed(row, slowed_at, told, allowed * 3 / 2 + 3 + SAMPLE_PERIOD)
-    stage.stays(GRACE, told)
+    alerted = ("queue", "reports", "QUEUE_SLA_BREACH")
+    incident = stage.noticed(row, slowed_at, alerted, allowed * 3 / 2 + 3 + SAMPLE_PERIOD)
+    stage.stays(GRACE, alerted)
 
     stage.recall("report")
     stage.type_in(incident, "worker")
     stage.resolved(row, incident)
-    stage.stays(GRACE, told)
+    stage.stays(GRACE, alerted)
 
 
-def test_a_backlog_of_others_messages_is_told_of_its_queue(
+def test_a_backlog_of_others_messages_is_reported_for_its_queue(
     open_stage: Open, redis: parts.Redis, rows: Any
 ) -> None:
     row = rows("F9", "the same, of messages that no process with the SDK has sent")
@@ -241,17 +241,17 @@ def test_a_backlog_of_others_messages_is_told_of_its_queue(
     flooded_at = time.time()
     for _ in range(20):
         stage.control.app.send_task("shop.job", args=["slow"], queue="reports")
-    told = ("queue", "reports", "QUEUE_SLA_BREACH")
-    incident = stage.noticed(row, flooded_at, told, allowed + 2 * SAMPLE_PERIOD)
+    alerted = ("queue", "reports", "QUEUE_SLA_BREACH")
+    incident = stage.noticed(row, flooded_at, alerted, allowed + 2 * SAMPLE_PERIOD)
 
     stage.recall("slow")
     stage.type_in(incident, "worker")
     stage.resolved(row, incident)
-    stage.stays(GRACE, told)
+    stage.stays(GRACE, alerted)
 
 
 @pytest.mark.parametrize("copy", ["as long", "at once"])
-def test_a_run_that_outlives_the_visibility_timeout_is_told(
+def test_a_run_that_outlives_the_visibility_timeout_is_reported(
     open_stage: Open, redis: parts.Redis, rows: Any, copy: str
 ) -> None:
     ends = {"as long": "both take long", "at once": "the second one ends at once"}
@@ -278,15 +278,15 @@ def test_a_run_that_outlives_the_visibility_timeout_is_told(
     began_at = time.time()
     if copy == "at once":
         stage.recall("report")
-    told = ("monitor", "report", "DUPLICATE_RUN")
-    incident = stage.noticed(row, began_at, told, 9 + 1 + CONTEST_PATIENCE)
+    alerted = ("monitor", "report", "DUPLICATE_RUN")
+    incident = stage.noticed(row, began_at, alerted, 9 + 1 + CONTEST_PATIENCE)
 
     stage.recall("report")
     stage.resolved(row, incident, repair="not run: settings")
-    stage.stays(GRACE, told)
+    stage.stays(GRACE, alerted)
 
 
-def test_a_run_whose_connection_is_cut_is_told_when_it_runs_twice(
+def test_a_run_whose_connection_is_cut_is_reported_when_it_runs_twice(
     open_stage: Open, rows: Any, tmp_path: Any
 ) -> None:
     row = rows("F5", "RabbitMQ delivers a run again whose worker's connection was cut")
@@ -311,10 +311,10 @@ def test_a_run_whose_connection_is_cut_is_told_when_it_runs_twice(
             cut_at = time.time()
             line.refuse()
             line.heal()
-            told = ("monitor", "report", "DUPLICATE_RUN")
+            alerted = ("monitor", "report", "DUPLICATE_RUN")
             # The worker is back within its first pauses.
-            incident = stage.noticed(row, cut_at, told, 2 + CONTEST_PATIENCE)
+            incident = stage.noticed(row, cut_at, alerted, 2 + CONTEST_PATIENCE)
 
             stage.recall("report")
             stage.resolved(row, incident, repair="not run: settings")
-            stage.stays(GRACE, told)
+            stage.stays(GRACE, alerted)

@@ -36,7 +36,7 @@ def results(tmp_path: Path) -> Iterator[parts.Redis]:
         started.stop()
 
 
-def told_of(results: parts.Redis) -> tuple[str, str, str]:
+def alerted_of(results: parts.Redis) -> tuple[str, str, str]:
     return ("result_backend", results.url, "RESULT_BACKEND_DOWN")
 
 
@@ -67,15 +67,15 @@ def test_a_result_backend_that_does_not_answer_is_one_incident(
         os.kill(results.part.process.pid, signal.SIGSTOP)
     else:
         results.ask("CONFIG", "SET", "maxmemory", "1")
-    told = told_of(results)
-    incident = stage.noticed(row, down_at, told, DEADLINE)
+    alerted = alerted_of(results)
+    incident = stage.noticed(row, down_at, alerted, DEADLINE)
     facts = " ".join(fact["fact"] for fact in incident["evidence"])
     if how == "full":
         assert "maxmemory" in incident["cause"]["summary"], incident
     assert "store_result" in facts, incident
     # Beat also drops a result that nobody will read; that call hangs as the sending does.
     assert ("remove_pending_result" in facts or "on_task_call" in facts) == (how == "killed"), incident
-    stage.stays(3 * GRACE, told)
+    stage.stays(3 * GRACE, alerted)
 
     if how == "killed":
         results.start()
@@ -86,7 +86,7 @@ def test_a_result_backend_that_does_not_answer_is_one_incident(
     stage.resolved(row, incident, repair="not run: another server")
     stage.recovered()
     stage.lively(*SCHEDULE)
-    stage.stays(2 * GRACE, told)
+    stage.stays(2 * GRACE, alerted)
 
 
 def test_runs_that_cannot_store_that_they_began_are_part_of_it(
@@ -103,18 +103,18 @@ def test_runs_that_cannot_store_that_they_began_are_part_of_it(
 
     down_at = time.time()
     results.ask("CONFIG", "SET", "maxmemory", "1")
-    told = told_of(results)
-    incident = stage.noticed(row, down_at, told, DEADLINE)
-    stage.members(told, {name for name in SCHEDULE if name != "plain"})
-    stage.stays(2 * GRACE, told)
+    alerted = alerted_of(results)
+    incident = stage.noticed(row, down_at, alerted, DEADLINE)
+    stage.members(alerted, {name for name in SCHEDULE if name != "plain"})
+    stage.stays(2 * GRACE, alerted)
 
     results.ask("CONFIG", "SET", "maxmemory", "0")
     stage.resolved(row, incident, repair="not run: another server")
     stage.recovered()
-    stage.stays(2 * GRACE, told)
+    stage.stays(2 * GRACE, alerted)
 
 
-def test_a_dead_result_backend_that_nobody_uses_is_not_told(
+def test_a_dead_result_backend_that_nobody_uses_is_not_reported(
     open_stage: Open, redis: parts.Redis, results: parts.Redis, rows: Any
 ) -> None:
     row = rows("S20", "the result backend is dead, and no task has a result")
@@ -130,7 +130,7 @@ def test_a_dead_result_backend_that_nobody_uses_is_not_told(
     row.silent()
 
 
-def test_a_slow_result_backend_is_not_told(
+def test_a_slow_result_backend_is_not_reported(
     open_stage: Open, redis: parts.Redis, results: parts.Redis, rows: Any
 ) -> None:
     row = rows("S21", "the result backend takes 2 s for each answer")

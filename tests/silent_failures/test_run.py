@@ -14,7 +14,7 @@ from silent_failures.stage import CANARY, GRACE, Open
 
 
 @pytest.mark.core
-def test_each_bad_end_is_told_by_its_own_cause(open_stage: Open, redis: parts.Redis, rows: Any) -> None:
+def test_each_bad_end_is_reported_by_its_own_cause(open_stage: Open, redis: parts.Redis, rows: Any) -> None:
     every = {"task": "shop.job", "schedule": 3.0}
     schedule = {
         "raises": every,
@@ -59,10 +59,10 @@ def test_each_bad_end_is_told_by_its_own_cause(open_stage: Open, redis: parts.Re
     begun["expires"] = time.time()
 
     faults = []
-    for name, (row, told) in opened.items():
+    for name, (row, alerted) in opened.items():
         try:
             # Retries take a moment each.
-            incident = stage.noticed(row, begun[name], told, 2)
+            incident = stage.noticed(row, begun[name], alerted, 2)
             stage.recall(name)
             stage.resolved(row, incident, repair="nothing to type")
             row.held = True
@@ -70,11 +70,11 @@ def test_each_bad_end_is_told_by_its_own_cause(open_stage: Open, redis: parts.Re
             faults.append(f"{name}: {fault}")
             stage.recall(name)
     assert not faults, "\n".join(faults)
-    stage.stays(2, *(told for _, told in opened.values()))
+    stage.stays(2, *(alerted for _, alerted in opened.values()))
 
 
 @pytest.mark.core
-def test_a_message_that_its_worker_refuses_is_told_with_the_workers_reason(
+def test_a_message_that_its_worker_refuses_is_reported_with_the_workers_reason(
     open_stage: Open, redis: parts.Redis, rows: Any
 ) -> None:
     stage = open_stage(redis.url, {"report": {"task": "shop.job", "schedule": 1.0}})
@@ -109,7 +109,9 @@ def test_a_message_that_its_worker_refuses_is_told_with_the_workers_reason(
 
 
 @pytest.mark.core
-def test_a_time_limit_is_told_as_such_soft_or_hard(open_stage: Open, redis: parts.Redis, rows: Any) -> None:
+def test_a_time_limit_is_reported_as_such_soft_or_hard(
+    open_stage: Open, redis: parts.Redis, rows: Any
+) -> None:
     schedule = {
         "soft": {"task": "shop.job", "schedule": 3.0, "options": {"soft_time_limit": 2, "time_limit": 30}},
         "hard": {"task": "shop.job", "schedule": 3.0, "options": {"time_limit": 2}},
@@ -126,11 +128,11 @@ def test_a_time_limit_is_told_as_such_soft_or_hard(open_stage: Open, redis: part
         stage.at_work(name)
         began_at = time.time()
         try:
-            told = ("monitor", name, "TIME_LIMIT")
-            parts.wait_for("an incident", lambda name=name: name in {one[1] for one in stage.told()}, 10)
+            alerted = ("monitor", name, "TIME_LIMIT")
+            parts.wait_for("an incident", lambda name=name: name in {one[1] for one in stage.alerted()}, 10)
             # Runs that begin from now on are healthy.
             stage.recall(name)
-            incident = stage.noticed(row, began_at, told, 2 + 2)
+            incident = stage.noticed(row, began_at, alerted, 2 + 2)
             stage.resolved(row, incident, repair="nothing to type")
             row.held = True
         except AssertionError as fault:
@@ -140,7 +142,7 @@ def test_a_time_limit_is_told_as_such_soft_or_hard(open_stage: Open, redis: part
     stage.stays(2, *(("monitor", name, "TIME_LIMIT") for name in schedule))
 
 
-def test_a_run_far_longer_than_ever_is_told(open_stage: Open, redis: parts.Redis, rows: Any) -> None:
+def test_a_run_far_longer_than_ever_is_reported(open_stage: Open, redis: parts.Redis, rows: Any) -> None:
     row = rows("F13", "a run takes far longer than it ever did")
     stage = open_stage(redis.url, {"report": {"task": "shop.job", "schedule": 1.0}})
     stage.worker("one", processes=4)
@@ -152,15 +154,15 @@ def test_a_run_far_longer_than_ever_is_told(open_stage: Open, redis: parts.Redis
     stage.at_work("report")
     began_at = time.time()
     stage.recall("report")
-    told = ("monitor", "report", "OVERRUN")
-    incident = stage.noticed(row, began_at, told, 61)
+    alerted = ("monitor", "report", "OVERRUN")
+    incident = stage.noticed(row, began_at, alerted, 61)
 
     parts.wait_for("its end", lambda: any(one["longest"] is None for one in stage.workers().values()), 130)
     stage.resolved(row, incident, repair="not run: inspect it")
-    stage.stays(GRACE, told)
+    stage.stays(GRACE, alerted)
 
 
-def test_runs_far_shorter_than_ever_are_told_and_a_single_one_is_not(
+def test_runs_far_shorter_than_ever_are_reported_and_a_single_one_is_not(
     open_stage: Open, redis: parts.Redis, rows: Any
 ) -> None:
     once = rows("S17", "a batch job has nothing to do for once, and ends at once")
@@ -180,12 +182,12 @@ def test_runs_far_shorter_than_ever_are_told_and_a_single_one_is_not(
 
     stage.recall("report")
     short_at = time.time()
-    told = ("monitor", "report", "TOO_FAST")
-    incident = stage.noticed(row, short_at, told, 3 * 2 + 2)
+    alerted = ("monitor", "report", "TOO_FAST")
+    incident = stage.noticed(row, short_at, alerted, 3 * 2 + 2)
 
     stage.order("report", "sleep 1.5")
     stage.resolved(row, incident, repair="nothing to type")
-    stage.stays(GRACE, told)
+    stage.stays(GRACE, alerted)
 
 
 def test_what_retries_and_succeeds_is_no_incident(open_stage: Open, redis: parts.Redis, rows: Any) -> None:

@@ -30,19 +30,19 @@ def test_runs_that_vanish_into_a_worker_without_the_key_are_one_incident(
     stage.worker("dumb", env={"DEADBEAT_KEY": ""})
     parts.wait_for("the new worker", lambda: stage.control.ping(["dumb@shop"], timeout=1.0), 40)
     assert reporting.stop() is not None
-    told = WORKER_WITHOUT_SDK
+    alerted = WORKER_WITHOUT_SDK
     limit = REPORTS_WITHIN + 3 * SAMPLE_PERIOD
-    incident = stage.noticed(row, began_at, told, limit, patience=30)
+    incident = stage.noticed(row, began_at, alerted, limit, patience=30)
     assert "dumb@shop" in incident["cause"]["summary"], incident
-    stage.members(told, {*schedule, CANARY})
-    stage.stays(GRACE, told)
+    stage.members(alerted, {*schedule, CANARY})
+    stage.stays(GRACE, alerted)
 
     stage.worker()
     # One of the incident's two commands: the other one stops the worker, which then replies to nobody.
     stage.type_in(incident, "control cancel_consumer celery -d dumb@shop")
     stage.resolved(row, incident, limit=120)
     stage.recovered()
-    stage.stays(GRACE, told)
+    stage.stays(GRACE, alerted)
 
 
 def test_a_worker_without_the_key_that_takes_nothing_of_beats_is_no_incident(

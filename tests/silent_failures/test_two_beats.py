@@ -76,7 +76,9 @@ def schedule_of(folder: Path, schedule: dict[str, Any]) -> dict[str, str]:
 
 
 @pytest.mark.long
-def test_two_applications_of_one_name_are_told_apart(open_stage: Open, redis: parts.Redis, rows: Any) -> None:
+def test_two_applications_of_one_name_are_distinguished(
+    open_stage: Open, redis: parts.Redis, rows: Any
+) -> None:
     shared = rows("F24", "two applications have one name, and a schedule each")
     lost = rows("F24", "two applications have one name; the Beat of one is killed, the other's lives on")
     stage = open_stage(redis.url, TICKS)

@@ -30,7 +30,9 @@ POOL_CHECK = 5.0
 
 
 @pytest.mark.core
-def test_a_killed_pool_process_is_told_of_its_entry(open_stage: Open, redis: parts.Redis, rows: Any) -> None:
+def test_a_killed_pool_process_is_reported_for_its_entry(
+    open_stage: Open, redis: parts.Redis, rows: Any
+) -> None:
     row = rows("F3", "a pool process is killed in the middle of a run")
     stage = open_stage(redis.url, REPORT)
     stage.worker()
@@ -44,11 +46,11 @@ def test_a_killed_pool_process_is_told_of_its_entry(open_stage: Open, redis: par
     killed_at = time.time()
     os.kill(pid, signal.SIGKILL)
     stage.recall("report")
-    told = ("monitor", "report", "WORKER_KILLED")
-    incident = stage.noticed(row, killed_at, told, POOL_CHECK)
+    alerted = ("monitor", "report", "WORKER_KILLED")
+    incident = stage.noticed(row, killed_at, alerted, POOL_CHECK)
     # The next run resolves the incident.
     stage.resolved(row, incident, repair="nothing to type")
-    stage.stays(GRACE, told)
+    stage.stays(GRACE, alerted)
 
 
 def test_a_killed_worker_and_the_runs_that_it_held_are_one_incident(
@@ -80,7 +82,7 @@ def test_a_killed_worker_and_the_runs_that_it_held_are_one_incident(
     stage.stays(GRACE, LOST)
 
 
-def test_a_killed_worker_among_others_is_told(open_stage: Open, redis: parts.Redis, rows: Any) -> None:
+def test_a_killed_worker_among_others_is_reported(open_stage: Open, redis: parts.Redis, rows: Any) -> None:
     row = rows("F4", "one of two workers is killed in the middle of a run; the other goes on")
     stage = open_stage(redis.url, REPORT)
     workers = {"one@shop": stage.worker("one"), "two@shop": stage.worker("two")}
@@ -97,16 +99,16 @@ def test_a_killed_worker_among_others_is_told(open_stage: Open, redis: parts.Red
     killed_at = time.time()
     workers[name].kill()
     stage.recall("report")
-    told = ("worker", name, "WORKER_LOST")
-    incident = stage.noticed(row, killed_at, told, WORKER_DEADLINE)
+    alerted = ("worker", name, "WORKER_LOST")
+    incident = stage.noticed(row, killed_at, alerted, WORKER_DEADLINE)
 
     stage.type_in(incident, "worker")
     stage.resolved(row, incident)
-    stage.stays(GRACE, told)
+    stage.stays(GRACE, alerted)
 
 
 @pytest.mark.parametrize("pool", ["threads", "solo", "gevent"])
-def test_a_killed_worker_of_another_pool_is_told(
+def test_a_killed_worker_of_another_pool_is_reported(
     open_stage: Open, redis: parts.Redis, rows: Any, pool: str
 ) -> None:
     row = rows("F4", f"a worker is killed; its pool is {pool}")
@@ -126,7 +128,7 @@ def test_a_killed_worker_of_another_pool_is_told(
     stage.stays(GRACE, LOST)
 
 
-def test_a_ghost_is_told(open_stage: Open, redis: parts.Redis, rows: Any) -> None:
+def test_a_ghost_is_reported(open_stage: Open, redis: parts.Redis, rows: Any) -> None:
     row = rows("F8", "a worker lives, is connected, and takes nothing in any more")
     stage = open_stage(redis.url, REPORT)
     one = stage.worker()
@@ -146,7 +148,7 @@ def test_a_ghost_is_told(open_stage: Open, redis: parts.Redis, rows: Any) -> Non
     stage.stays(GRACE, GHOST)
 
 
-def test_a_worker_whose_pool_is_frozen_is_told(open_stage: Open, redis: parts.Redis, rows: Any) -> None:
+def test_a_worker_whose_pool_is_frozen_is_reported(open_stage: Open, redis: parts.Redis, rows: Any) -> None:
     row = rows("F8", "the processes of a worker's pool are stopped (SIGSTOP)")
     stage = open_stage(redis.url, REPORT)
     one = stage.worker()
@@ -168,7 +170,7 @@ def test_a_worker_whose_pool_is_frozen_is_told(open_stage: Open, redis: parts.Re
     stage.stays(GRACE, GHOST)
 
 
-def test_a_worker_that_was_told_to_consume_nothing_is_told_of_its_queue(
+def test_a_worker_that_was_ordered_to_consume_nothing_is_reported_for_its_queue(
     open_stage: Open, redis: parts.Redis, rows: Any
 ) -> None:
     row = rows("F8", "a worker's consumer was cancelled (`cancel_consumer`)")
@@ -179,18 +181,18 @@ def test_a_worker_that_was_told_to_consume_nothing_is_told_of_its_queue(
 
     cancelled_at = time.time()
     stage.control.cancel_consumer("celery")
-    told = ("queue", "celery", "QUEUE_UNCONSUMED")
-    incident = stage.noticed(row, cancelled_at, told, UNCONSUMED_DEADLINE + 2)
+    alerted = ("queue", "celery", "QUEUE_UNCONSUMED")
+    incident = stage.noticed(row, cancelled_at, alerted, UNCONSUMED_DEADLINE + 2)
     # No canary is sent to a queue that no reporting worker consumes.
-    stage.members(told, {"report"})
-    stage.stays(GRACE, told)
+    stage.members(alerted, {"report"})
+    stage.stays(GRACE, alerted)
 
     stage.type_in(incident, "add_consumer")
     stage.resolved(row, incident)
-    stage.stays(GRACE, told)
+    stage.stays(GRACE, alerted)
 
 
-def test_a_message_behind_a_long_run_while_another_worker_idles_is_told(
+def test_a_message_behind_a_long_run_while_another_worker_idles_is_reported(
     open_stage: Open, redis: parts.Redis, rows: Any
 ) -> None:
     row = rows("F10", "a message is prefetched by a busy worker while another one idles")
@@ -210,15 +212,15 @@ def test_a_message_behind_a_long_run_while_another_worker_idles_is_told(
     parts.wait_for("a prefetched message", lambda: stage.workers()["one@shop"]["reserved"] == 2, 40)
     due = parts.instant(stage.monitors()["report"]["next_due_at"])
     stage.control.add_consumer("celery", destination=["two@shop"])
-    told = ("monitor", "report", "PREFETCH_STARVATION")
-    incident = stage.noticed(row, due, told, GRACE)
+    alerted = ("monitor", "report", "PREFETCH_STARVATION")
+    incident = stage.noticed(row, due, alerted, GRACE)
 
     stage.recall("long")
     stage.resolved(row, incident, repair="not run: settings")
-    stage.stays(GRACE, told)
+    stage.stays(GRACE, alerted)
 
 
-def test_a_task_that_kills_each_process_it_is_given_is_told(
+def test_a_task_that_kills_each_process_it_is_given_is_reported(
     open_stage: Open, redis: parts.Redis, rows: Any
 ) -> None:
     row = rows("F22", "a message is delivered anew forever: it kills each process that runs it")
@@ -234,16 +236,16 @@ def test_a_task_that_kills_each_process_it_is_given_is_told(
 
     began_at = time.time()
     stage.order("report", "kill 1.5")
-    told = ("monitor", "report", "REDELIVERY_LOOP")
+    alerted = ("monitor", "report", "REDELIVERY_LOOP")
     # The third start: Celery notices each death at its next check of the pool.
-    incident = stage.noticed(row, began_at, told, 4 + 2 * (1.5 + POOL_CHECK) + CONTEST_PATIENCE)
+    incident = stage.noticed(row, began_at, alerted, 4 + 2 * (1.5 + POOL_CHECK) + CONTEST_PATIENCE)
 
     stage.recall("report")
     stage.resolved(row, incident, repair="nothing to type")
-    stage.stays(GRACE, told)
+    stage.stays(GRACE, alerted)
 
 
-def test_a_poisonous_message_among_healthy_runs_is_told_until_it_is_gone(
+def test_a_poisonous_message_among_healthy_runs_is_reported_until_it_is_gone(
     open_stage: Open, redis: parts.Redis, rows: Any
 ) -> None:
     row = rows("F22", "one message kills each process that runs it; the runs beside it are well")
@@ -258,15 +260,15 @@ def test_a_poisonous_message_among_healthy_runs_is_told_until_it_is_gone(
 
     began_at = time.time()
     stage.order("report", "poison 1.5")
-    told = ("monitor", "report", "REDELIVERY_LOOP")
-    incident = stage.noticed(row, began_at, told, 4 + 2 * (1.5 + POOL_CHECK) + CONTEST_PATIENCE)
+    alerted = ("monitor", "report", "REDELIVERY_LOOP")
+    incident = stage.noticed(row, began_at, alerted, 4 + 2 * (1.5 + POOL_CHECK) + CONTEST_PATIENCE)
     # The healthy runs do not resolve the incident.
-    stage.stays(12, told)
+    stage.stays(12, alerted)
     assert stage.sink.alerts("incident.resolved") == []
 
     stage.type_in(incident, "revoke")
     stage.resolved(row, incident)
-    stage.stays(2 * GRACE, told)
+    stage.stays(2 * GRACE, alerted)
 
 
 def test_a_rate_limit_that_is_set_at_run_time_is_named(
@@ -282,13 +284,13 @@ def test_a_rate_limit_that_is_set_at_run_time_is_named(
 
     limited_at = time.time()
     stage.control.rate_limit("shop.job", "1/m")
-    told = ("worker", "one@shop", "RATE_LIMITED")
+    alerted = ("worker", "one@shop", "RATE_LIMITED")
     # The limit lets one run begin.
-    incident = stage.noticed(row, limited_at, told, 2 * 2 + GRACE)
+    incident = stage.noticed(row, limited_at, alerted, 2 * 2 + GRACE)
     assert any("rate limit 1/m of shop.job" in fact["fact"] for fact in incident["evidence"])
-    stage.members(told, set(schedule))
-    stage.stays(GRACE, told)
+    stage.members(alerted, set(schedule))
+    stage.stays(GRACE, alerted)
 
     stage.type_in(incident, "rate_limit")
     stage.resolved(row, incident)
-    stage.stays(GRACE, told)
+    stage.stays(GRACE, alerted)

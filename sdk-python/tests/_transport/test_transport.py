@@ -139,8 +139,10 @@ def test_events_that_merge_become_one_while_the_server_is_away_and_say_it_all(
 
     sink.wait_for(lambda: transport.flush_at_exit(2))
     assert [event["type"] for event in sink.batches[-1].body["events"]] == ["beat_due", "run_started"]
-    told = {entry["name"]: entry["next_due_at"] for entry in sink.batches[-1].body["events"][0]["entries"]}
-    assert told == {"first": "01:00", "often": "39", **{f"n{number}": None for number in range(40)}}
+    reported = {
+        entry["name"]: entry["next_due_at"] for entry in sink.batches[-1].body["events"][0]["entries"]
+    }
+    assert reported == {"first": "01:00", "often": "39", **{f"n{number}": None for number in range(40)}}
     said: dict[str, Any] = {}
     for event in sink.of("beat_due"):
         assert said.setdefault(event["id"], event) == event, "the same id always says the same"
@@ -242,7 +244,7 @@ def test_loss_of_mere_history_names_no_application(sink: Sink, transport: Transp
     assert (loss["dropped"], loss["app"]) == (1, None)
 
 
-def test_loss_is_told_although_the_last_batch_is_full(sink: Sink, transport: Transport) -> None:
+def test_loss_is_reported_although_the_last_batch_is_full(sink: Sink, transport: Transport) -> None:
     sink.answer = 400
     transport.put(run_event(), vital=True)
     sink.wait_for(lambda: transport.dropped == 1)

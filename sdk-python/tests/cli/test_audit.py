@@ -85,14 +85,14 @@ def type_in(command: str, broker: str, status: int = 0) -> None:
     assert done.returncode == status, done
 
 
-def wait_until(what: str, look: Callable[[], Any], limit: float = 30.0) -> None:
+def wait_until(what: str, poll: Callable[[], Any], limit: float = 30.0) -> None:
     deadline = time.monotonic() + limit
-    while not look():
+    while not poll():
         assert time.monotonic() < deadline, f"{what} did not come"
         time.sleep(0.05)
 
 
-def test_healthy_system_has_no_finding_and_nothing_is_changed_by_looking(
+def test_healthy_system_has_no_finding_and_nothing_is_changed_by_sampling(
     audit: Audit, start_celery: StartCelery, app: Celery, broker: str
 ) -> None:
     worker(start_celery, "w1@here")
@@ -273,7 +273,7 @@ def test_second_address_of_a_broker_is_tried(audit: Audit, broker: str) -> None:
     assert document["broker"]["reachable"] is True
 
 
-def test_what_could_not_be_looked_at_is_neither_good_nor_bad(audit: Audit, own_redis: RedisServer) -> None:
+def test_what_could_not_be_examined_is_neither_good_nor_bad(audit: Audit, own_redis: RedisServer) -> None:
     Redis(port=own_redis.port).config_set("requirepass", "secret")
 
     # A wrong password and a missing client say nothing about the broker.
@@ -323,7 +323,7 @@ def test_screen_shows_tables_and_findings_and_obeys_no_name(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_watch_ends_cleanly_when_it_is_told_to(number: signal.Signals, broker: str) -> None:
+def test_watch_ends_cleanly_when_it_is_ordered_to(number: signal.Signals, broker: str) -> None:
     watching = subprocess.Popen(
         [sys.executable, "-m", "deadbeat", "watch", "-A", "audited", "--no-config", "--interval", "0.2"],
         cwd=PROJECT,
@@ -348,7 +348,7 @@ def test_watch_ends_cleanly_when_it_is_told_to(number: signal.Signals, broker: s
         watching.wait(10)
 
 
-def test_watch_tells_what_comes_and_goes_and_ends_with_ctrl_c(
+def test_watch_reports_what_comes_and_goes_and_ends_with_ctrl_c(
     start_celery: StartCelery, app: Celery, broker: str
 ) -> None:
     worker(start_celery, "w1@here")
@@ -382,7 +382,7 @@ def test_watch_tells_what_comes_and_goes_and_ends_with_ctrl_c(
         watching.wait(10)
 
 
-def test_watch_does_not_say_that_something_went_when_nobody_could_look(own_redis: RedisServer) -> None:
+def test_watch_does_not_say_that_something_went_when_nobody_could_sample(own_redis: RedisServer) -> None:
     options = ("--no-config", "--no-server", "--interval", "0.2", "--timeout", "0.5")
     watching = subprocess.Popen(
         [sys.executable, "-m", "deadbeat", "watch", "-A", "audited", *options],
@@ -394,13 +394,13 @@ def test_watch_does_not_say_that_something_went_when_nobody_could_look(own_redis
         start_new_session=True,
     )
     assert watching.stdout is not None
-    told: list[str] = []
+    reported: list[str] = []
 
     def until(words: str) -> None:
-        while not told or words not in told[-1]:
+        while not reported or words not in reported[-1]:
             line = watching.stdout.readline() if watching.stdout is not None else ""
-            assert line, told
-            told.append(line)
+            assert line, reported
+            reported.append(line)
 
     try:
         until(" + critical  NO_WORKERS")
@@ -412,7 +412,7 @@ def test_watch_does_not_say_that_something_went_when_nobody_could_look(own_redis
         own_redis.process.send_signal(signal.SIGCONT)
         watching.kill()
         watching.wait(10)
-    assert [line for line in told if "NO_WORKERS" in line] == told[1:2]
+    assert [line for line in reported if "NO_WORKERS" in line] == reported[1:2]
 
 
 def test_server_that_cannot_be_asked_is_unknown(broker: str) -> None:

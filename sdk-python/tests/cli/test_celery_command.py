@@ -138,7 +138,7 @@ def test_doctor_through_celery_tries_the_app_that_celery_was_given(broker: str, 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_watch_through_celery_ends_cleanly_when_it_is_told_to(number: signal.Signals, broker: str) -> None:
+def test_watch_through_celery_ends_cleanly_when_it_is_ordered_to(number: signal.Signals, broker: str) -> None:
     watching = subprocess.Popen(
         [str(CELERY), "-A", "audited", "deadbeat", "watch", "--no-config", "--interval", "0.2"],
         cwd=PROJECT,
@@ -177,16 +177,18 @@ def test_watch_through_celery_ends_cleanly_when_it_is_told_to(number: signal.Sig
         (("deadbeat", "audit"), "no app is named"),
     ],
 )
-def test_wrong_call_is_told_with_the_status_of_a_wrong_call(words: tuple[str, ...], told: str) -> None:
+def test_wrong_call_is_reported_with_the_status_of_a_wrong_call(
+    words: tuple[str, ...], reported: str
+) -> None:
     done = run(*words, CELERY_BROKER_URL="redis://127.0.0.1:1/0")
 
     assert done.returncode == 64, done.stderr
     assert "usage: celery -A APP deadbeat" in done.stderr
-    assert told in done.stderr
+    assert reported in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_app_that_celery_cannot_load_is_told_by_celery_with_its_own_status() -> None:
+def test_app_that_celery_cannot_load_is_reported_by_celery_with_its_own_status() -> None:
     # docs/audit.md says so, and names the form of the call in which it is 3.
     done = run("-A", "no_such_module", "deadbeat", "audit", "--json")
 

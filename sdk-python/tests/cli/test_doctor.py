@@ -62,7 +62,7 @@ def test_hook_that_is_dead_in_the_child_is_found(broker: str, sink: Sink) -> Non
     assert not any("every run that Beat sends" in claim for claim in document["claims"])
 
 
-def test_key_that_is_refused_and_sdk_that_is_off_are_told(broker: str, sink: Sink) -> None:
+def test_key_that_is_refused_and_sdk_that_is_off_are_reported(broker: str, sink: Sink) -> None:
     sink.answer = 401
     sent_to = {"DEADBEAT_URL": sink.url, "DEADBEAT_KEY": "dbp_test"}
 
@@ -90,7 +90,7 @@ def test_eta_is_not_blamed_on_a_celery_that_counts_it(broker: str, sink: Sink) -
     assert blocked == ([] if counts else [f"Celery {celery_version} does not count them; 5.7 and later do"])
 
 
-def test_broker_that_is_away_is_told_and_no_worker_is_started(sink: Sink) -> None:
+def test_broker_that_is_away_is_reported_and_no_worker_is_started(sink: Sink) -> None:
     sent_to = {"DEADBEAT_URL": sink.url, "DEADBEAT_KEY": "dbp_test"}
 
     status, document, results = examined(f"redis://:secret@127.0.0.1:{free_port()}/0", **sent_to)

@@ -243,7 +243,7 @@ def test_amqp_counts_consumers_itself() -> None:
     )
 
 
-def test_no_worker_is_told_to_consume_a_queue_of_rabbitmq_that_may_be_made_otherwise() -> None:
+def test_no_worker_is_ordered_to_consume_a_queue_of_rabbitmq_that_may_be_made_otherwise() -> None:
     def repairs(queue: str) -> list[str | None]:
         broker = rabbitmq(QueueSample("celery", 0, consumers=1), QueueSample(queue, 9, consumers=0))
         findings, _ = judged(
@@ -279,7 +279,7 @@ def test_amqp_that_takes_in_nothing_is_found_and_of_its_workers_nothing_is_said(
     assert [one.what for one in unknown] == [UNACKED, "the workers"]
 
 
-def test_amqp_queue_that_may_not_be_looked_at_is_unknown() -> None:
+def test_amqp_queue_that_may_not_be_examined_is_unknown() -> None:
     findings, unknown = judged(
         on_rabbitmq(
             worker("w1@here"), broker=rabbitmq(QueueSample("celery", 0, consumers=1), QueueSample("x"))
@@ -350,7 +350,7 @@ def test_frozen_pool_is_a_ghost_and_a_rate_limit_is_none() -> None:
     assert judged(held, replace(held, at=1.0), task_default_rate_limit="1/m")[0] == {}
 
 
-def test_one_task_id_that_runs_in_two_workers_at_both_looks_is_a_duplicate() -> None:
+def test_one_task_id_that_runs_in_two_workers_at_both_samples_is_a_duplicate() -> None:
     both = sample(worker("w1@here", active=[run("a", 4000)]), worker("w2@here", active=[run("a", 90)]))
     findings, _ = judged(both, replace(both, at=1.0), task_time_limit=9000)
     assert findings["DUPLICATE_RUN"].severity == "critical"
@@ -464,7 +464,7 @@ def test_broker_that_only_we_cannot_reach_is_unknown_and_not_down() -> None:
     assert "BROKER_DOWN" in judged(away, known=known("2026-03-01T01:00:00Z"))[0]
 
 
-def test_worker_that_told_the_server_lately_and_does_not_answer_here_still_consumes() -> None:
+def test_worker_that_reported_to_the_server_lately_and_does_not_answer_here_still_consumes() -> None:
     row = {"name": "solo@here", "status": "up", "queues": ["other"], "pool": "solo", "reserved": 0}
     known = Knowledge("http://server", "shop", True, workers=[row])
     waiting = queued("other", 3, oldest_seconds=1.0)

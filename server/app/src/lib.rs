@@ -17,7 +17,7 @@ use std::time::Duration;
 use actix_web::dev::ServerHandle;
 use anyhow::Context;
 use chrono::TimeDelta;
-use deadbeat_domain::judge::hearing::SETTLING;
+use deadbeat_domain::judge::reception::SETTLING;
 use deadbeat_domain::time::Clock;
 use deadbeat_http::AppState;
 use deadbeat_http::connection::{Admission, ConnectionSettings, Routes, serve};

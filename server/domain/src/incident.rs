@@ -25,7 +25,7 @@ pub const LONG_DOWN: TimeDelta = TimeDelta::days(14);
 /// True if Deadbeat sends a reminder that fell due at `due_at`. False: Deadbeat skips it until the next reminder is
 /// due.
 #[must_use]
-pub fn is_reminder_told(due_at: DateTime<Utc>, spells: &[BlindSpell]) -> bool {
+pub fn is_reminder_sent(due_at: DateTime<Utc>, spells: &[BlindSpell]) -> bool {
     !spells
         .iter()
         .any(|spell| spell.swallows(due_at, due_at, REMINDER_SPELL))

@@ -1,7 +1,7 @@
 //! The pure rules of Deadbeat.
 //!
 //! Everything that Deadbeat watches is a **switch**: something that must report before a deadline.
-//! * A signal moves the deadline on: [`monitor::transition::on_ping`], [`celery::switch::on_alive`].
+//! * A signal moves the deadline on: [`monitor::transition::on_ping`], [`celery::switch::on_heartbeat`].
 //! * Silence past the deadline trips the switch: [`monitor::transition::silence::on_silence`],
 //!   [`celery::switch::on_silence`].
 //!
@@ -26,7 +26,7 @@
 //! | is a whole host lost, or a part of it? | [`celery::host`] |
 //! | does the result backend answer? | [`celery::result_backend`] |
 //! | which monitors stay up because Deadbeat may have missed their reports? | [`judge::blind_spell`] |
-//! | up to when may silence be judged? | [`judge::hearing`] |
+//! | up to when may silence be judged? | [`judge::reception`] |
 //! | which run does an end belong to? | [`monitor::run`] |
 //! | which of two signals came first? | [`monitor::order`] |
 //! | what state do the reported stages of a run yield? | [`celery::trace`] |

@@ -120,9 +120,9 @@ pub const OPEN_RUNS: usize = 100;
 /// Stages of one run that are kept. Of more, the server keeps the first and the last ones.
 pub const TRACE_STAGES: usize = 64;
 /// Runs that one page of the history reads. It bounds the work when a filter lets few of them through.
-pub const TRACES_LOOKED_AT: i64 = 20_000;
+pub const TRACES_EXAMINED: i64 = 20_000;
 /// Runs from which the figures of tasks are computed.
-pub const TASK_RUNS_LOOKED_AT: i64 = 50_000;
+pub const TASK_RUNS_EXAMINED: i64 = 50_000;
 /// Tasks for which figures are shown.
 pub const TASKS_SHOWN: i64 = 500;
 /// Longest grace and longest run: 366 days, in seconds.

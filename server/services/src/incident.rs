@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 use self::changed::{Background, Changed, Named, Occurrence, OccurrenceKind};
 use crate::alert::escalation;
-use crate::alert::outbox::{self, Telling};
+use crate::alert::outbox::{self, IncidentAlert};
 use crate::incident::explain::Explanation;
 use crate::monitor::state::write_states;
 use crate::{Site, feed};
@@ -44,18 +44,18 @@ pub fn unreadable() -> u64 {
 }
 
 /// Records changes of status with all consequences: history, incidents and alerts. Writes in the caller's
-/// transaction. `news` must be in the order in which the changes happened.
+/// transaction. `occurrences` must be in the order in which the changes happened.
 ///
 /// A second incident about one subject cannot open: the database allows one open incident for each subject. A monitor
 /// joins another subject's incident where the members are written (`evaluator`), not here, because joining can fail.
 ///
 /// # Errors
 /// If the database is away.
-pub async fn record(tx: &mut Tx, site: &Site, news: &[Occurrence<'_>]) -> StoreResult<()> {
-    if news.is_empty() {
+pub async fn record(tx: &mut Tx, site: &Site, occurrences: &[Occurrence<'_>]) -> StoreResult<()> {
+    if occurrences.is_empty() {
         return Ok(());
     }
-    let transitions: Vec<NewTransition> = news
+    let transitions: Vec<NewTransition> = occurrences
         .iter()
         .filter_map(|one| {
             let transition = one.what.transition()?;
@@ -82,7 +82,7 @@ pub async fn record(tx: &mut Tx, site: &Site, news: &[Occurrence<'_>]) -> StoreR
     // after that success has resolved it. Different subjects share the statements.
     let mut rounds: Vec<Vec<&Occurrence<'_>>> = Vec::new();
     let mut seen: HashMap<Uuid, usize> = HashMap::new();
-    for one in news {
+    for one in occurrences {
         let round = seen.entry(one.changed.subject().id).or_default();
         if *round == rounds.len() {
             rounds.push(Vec::new());
@@ -97,11 +97,11 @@ pub async fn record(tx: &mut Tx, site: &Site, news: &[Occurrence<'_>]) -> StoreR
 }
 
 /// Records changes of which no two are about one subject.
-async fn record_round(tx: &mut Tx, site: &Site, news: &[&Occurrence<'_>]) -> StoreResult<()> {
+async fn record_round(tx: &mut Tx, site: &Site, occurrences: &[&Occurrence<'_>]) -> StoreResult<()> {
     let mut to_open: Vec<(Changed<'_>, Cause, DateTime<Utc>)> = Vec::new();
     let mut to_resolve: Vec<(Changed<'_>, DateTime<Utc>)> = Vec::new();
     let mut calm: Vec<(Changed<'_>, bool, DateTime<Utc>)> = Vec::new();
-    for one in news {
+    for one in occurrences {
         match one.what.consequence() {
             (Consequence::Open(cause), at) => to_open.push((one.changed, cause, at)),
             (Consequence::Resolve, at) => to_resolve.push((one.changed, at)),
@@ -171,9 +171,9 @@ pub(crate) async fn settle_inferred(
     let over = readable(deadbeat_store::incident::settle_inferred(tx, monitors, now, SETTLED).await?);
     note(tx, &over, ChangeKind::Resolved);
     escalation::over(tx, &over).await?;
-    let tellings: Vec<Telling<'_>> = over
+    let incident_alerts: Vec<IncidentAlert<'_>> = over
         .iter()
-        .map(|incident| Telling {
+        .map(|incident| IncidentAlert {
             phase: Phase::Resolved,
             incident,
             monitor: None,
@@ -182,7 +182,7 @@ pub(crate) async fn settle_inferred(
             step: &[],
         })
         .collect();
-    outbox::tell(tx, site, &tellings).await?;
+    outbox::announce_incidents(tx, site, &incident_alerts).await?;
     Ok(over.len())
 }
 
@@ -295,11 +295,11 @@ async fn open(tx: &mut Tx, site: &Site, wanted: &[(Changed<'_>, Cause, DateTime<
         })
         .collect();
     escalation::open(tx, &escalating).await?;
-    let tellings: Vec<Telling<'_>> = incidents
+    let incident_alerts: Vec<IncidentAlert<'_>> = incidents
         .iter()
         .zip(wanted)
         .filter(|(incident, _)| opened.contains(&incident.id))
-        .map(|(incident, (changed, _, at))| Telling {
+        .map(|(incident, (changed, _, at))| IncidentAlert {
             phase: Phase::Opened,
             incident,
             monitor: changed.monitor(),
@@ -308,7 +308,7 @@ async fn open(tx: &mut Tx, site: &Site, wanted: &[(Changed<'_>, Cause, DateTime<
             step: &[],
         })
         .collect();
-    outbox::tell(tx, site, &tellings).await?;
+    outbox::announce_incidents(tx, site, &incident_alerts).await?;
     Ok(())
 }
 
@@ -321,11 +321,11 @@ async fn resolve(tx: &mut Tx, site: &Site, over: &[(Changed<'_>, DateTime<Utc>)]
     escalation::over(tx, &resolved).await?;
     let by_subject: HashMap<Uuid, &(Changed<'_>, DateTime<Utc>)> =
         subjects.iter().map(|((.., id), _)| *id).zip(over).collect();
-    let tellings: Vec<Telling<'_>> = resolved
+    let incident_alerts: Vec<IncidentAlert<'_>> = resolved
         .iter()
         .filter_map(|incident| {
             let (changed, at) = by_subject.get(&incident.subject.id)?;
-            Some(Telling {
+            Some(IncidentAlert {
                 phase: Phase::Resolved,
                 incident,
                 monitor: changed.monitor(),
@@ -335,7 +335,7 @@ async fn resolve(tx: &mut Tx, site: &Site, over: &[(Changed<'_>, DateTime<Utc>)]
             })
         })
         .collect();
-    outbox::tell(tx, site, &tellings).await?;
+    outbox::announce_incidents(tx, site, &incident_alerts).await?;
     Ok(())
 }
 
@@ -384,12 +384,12 @@ pub(crate) async fn rearm_members(
     }
     write_states(tx, back.iter().map(|(monitor, _)| monitor)).await?;
     let background = Background::default();
-    let news: Vec<Occurrence<'_>> = back
+    let occurrences: Vec<Occurrence<'_>> = back
         .iter()
         .map(|(monitor, what)| Occurrence {
             changed: Changed::Monitor(monitor, &background),
             what: *what,
         })
         .collect();
-    record(tx, site, &news).await
+    record(tx, site, &occurrences).await
 }

@@ -364,11 +364,11 @@ pub async fn delete(services: &Services, access: &Access, id: MonitorId) -> Resu
     let mut monitor = monitor.ok_or(ServiceError::NotFound("monitor"))?;
     let now = services.now();
     if let Some(transition) = on_pause(&mut monitor.state, Trigger::Delete, now) {
-        let news = Occurrence {
+        let occurrences = Occurrence {
             changed: Changed::Monitor(&monitor, &Background::default()),
             what: OccurrenceKind::Transition(transition),
         };
-        incident::record(&mut tx, &services.site, &[news]).await?;
+        incident::record(&mut tx, &services.site, &[occurrences]).await?;
     }
     deadbeat_store::monitor::delete(&mut tx, project, id).await?;
     audit::note(
@@ -396,9 +396,9 @@ pub(crate) async fn apply_transition(
     transition: &Transition,
 ) -> StoreResult<()> {
     write_state(tx, monitor).await?;
-    let news = Occurrence {
+    let occurrences = Occurrence {
         changed: Changed::Monitor(monitor, background),
         what: OccurrenceKind::Transition(*transition),
     };
-    incident::record(tx, site, &[news]).await
+    incident::record(tx, site, &[occurrences]).await
 }

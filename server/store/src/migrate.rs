@@ -15,14 +15,14 @@ pub static MIGRATOR: Migrator = sqlx::migrate!("../../migrations");
 const LOCK: i64 = 0x6d69_6772_6174_6573;
 
 /// How long the connection may take to close.
-const GOODBYE: Duration = Duration::from_secs(2);
+const LEAVE_MESSAGE: Duration = Duration::from_secs(2);
 
 /// Applies the missing migrations. Processes that start at the same time wait for one another (advisory lock).
 pub(crate) async fn run(pool: &PgPool) -> StoreResult<()> {
     // Use a separate connection: its settings end with it, and so does the advisory lock after a failure.
     let mut connection = pool.acquire().await?.detach();
     let done = run_on(&mut connection).await;
-    let _ = tokio::time::timeout(GOODBYE, connection.close()).await;
+    let _ = tokio::time::timeout(LEAVE_MESSAGE, connection.close()).await;
     done
 }
 

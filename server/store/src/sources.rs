@@ -38,7 +38,7 @@ mod tests {
     use crate::StoreError;
 
     #[test]
-    fn an_error_tells_its_causes_once_each() {
+    fn an_error_names_its_causes_once_each() {
         let refused = std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "connection refused");
         let error = StoreError::from(sqlx::Error::Io(refused));
 

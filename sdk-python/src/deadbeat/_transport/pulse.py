@@ -23,7 +23,7 @@ from deadbeat.version import __version__
 if TYPE_CHECKING:
     from deadbeat.config import Settings
 
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 # The sender may pause for a moment: it is late when it misses half a period, and two seconds at least.
 LATE_PERIODS = 1.5
 LATE_SECONDS = 2.0
@@ -62,7 +62,7 @@ class Pulse:
         connection: Connection | None = None
         posted_at = 0.0
         while not self._is_over and self._pid == os.getpid():
-            sleep(LOOK_SECONDS)
+            sleep(POLL_SECONDS)
             with contextlib.suppress(Exception):
                 now = time.monotonic()
                 if not self._is_late(now):

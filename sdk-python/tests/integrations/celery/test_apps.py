@@ -46,8 +46,8 @@ def test_each_app_of_a_process_is_reported_as_itself(
     for event in sink.of("beat_schedule"):
         schedules[event["beat"]] = {entry["name"] for entry in event["entries"]} - {"celery.backend_cleanup"}
     assert schedules == {name: {f"{name} entry", CANARY} for name in names}
-    told: list[dict[str, Any]] = [e for e in sink.events if e["type"].startswith("run_")]
-    assert {(e["beat"], e["worker"] or f"{e['beat']}@here") for e in told} == {
+    reported: list[dict[str, Any]] = [e for e in sink.events if e["type"].startswith("run_")]
+    assert {(e["beat"], e["worker"] or f"{e['beat']}@here") for e in reported} == {
         (n, f"{n}@here") for n in names
     }
 

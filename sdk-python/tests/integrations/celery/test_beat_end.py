@@ -26,7 +26,7 @@ def ends(sink: Sink) -> list[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_a_beat_that_is_told_to_end_says_so(
+def test_a_beat_that_is_ordered_to_end_says_so(
     sink: Sink, start_celery: StartCelery, how: signal.Signals
 ) -> None:
     beat = start_celery("beat", **reporting_to(sink.url))
@@ -73,7 +73,7 @@ def test_a_beat_that_is_killed_says_nothing(sink: Sink, start_celery: StartCeler
     assert ends(sink) == []
 
 
-def test_a_beat_inside_of_a_worker_does_not_promise_a_goodbye(
+def test_a_beat_inside_of_a_worker_does_not_promise_an_end_report(
     sink: Sink, start_celery: StartCelery, tmp_path: Path
 ) -> None:
     start_celery("worker", "-B", "--schedule", str(tmp_path / "embedded"), **reporting_to(sink.url))

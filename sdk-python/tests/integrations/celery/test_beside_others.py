@@ -39,7 +39,7 @@ STAGES = {"good": 0, "chained": 4, "chained_badly": 2}
 @pytest.mark.parametrize(
     "other", ["nobody", "sentry", "sentry_crons", "ddtrace", "opentelemetry", "everybody"]
 )
-def test_every_run_is_told_to_its_end_beside_other_instrumentation(
+def test_every_run_is_reported_to_its_end_beside_other_instrumentation(
     other: str, first: str, sink: Sink, start_celery: StartCelery
 ) -> None:
     environment = {"BESIDE": other, "FIRST": first, **QUIET, **reporting_to(sink.url)}
@@ -58,8 +58,8 @@ def test_every_run_is_told_to_its_end_beside_other_instrumentation(
                 kinds <= {e["type"] for e in sink.events if e.get("run_id") == end["run_id"]}
             )
         )
-        told = [event for event in sink.events if event.get("run_id") == end["run_id"]]
-        assert {event["entry"] for event in told} == {entry}
-        assert {event["beat"] for event in told} == {"beside"}
+        reported = [event for event in sink.events if event.get("run_id") == end["run_id"]]
+        assert {event["entry"] for event in reported} == {entry}
+        assert {event["beat"] for event in reported} == {"beside"}
         assert end["retries"] == STAGES.get(entry, 1)
     assert "the application is not affected" not in worker.output()

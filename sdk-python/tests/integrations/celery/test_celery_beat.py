@@ -221,8 +221,8 @@ def test_rule_of_redbeat_is_followed_to_its_end(sink: Sink, start_celery: StartC
 
     dues = dues_of(sink, "rule")
     assert dues[-1] is None
-    told = [entry["next_due_at"], *dues[:-1]]
-    assert told == sorted(set(told)), "each one later than the one before"
+    reported = [entry["next_due_at"], *dues[:-1]]
+    assert reported == sorted(set(reported)), "each one later than the one before"
 
 
 def test_redbeat_that_takes_over_says_when_all_are_due(sink: Sink, start_celery: StartCelery) -> None:
@@ -240,14 +240,14 @@ def test_redbeat_that_takes_over_says_when_all_are_due(sink: Sink, start_celery:
         entries = newest_schedule(sink)
         assert entries["rule"]["schedule"]["kind"] == "hint"
         assert all(entries[name]["next_due_at"] for name in ("rule", "often", "nightly"))
-        told = dues_of(first, "rule")
+        reported = dues_of(first, "rule")
         sink.wait_for(lambda: dues_of(sink, "rule"))
-        assert dues_of(sink, "rule")[0] > max(told)
+        assert dues_of(sink, "rule")[0] > max(reported)
     finally:
         first.close()
 
 
-def test_standby_redbeat_does_not_look_alive(sink: Sink, start_celery: StartCelery, broker: str) -> None:
+def test_standby_redbeat_does_not_seem_alive(sink: Sink, start_celery: StartCelery, broker: str) -> None:
     first = Sink()
     try:
         start_celery("beat", "--scheduler", "redbeat.RedBeatScheduler", **reporting_to(first.url))

@@ -49,7 +49,7 @@ def measured(pids: list[int]) -> Share:
     return share
 
 
-def test_a_look_at_once_after_another_has_nothing_new(
+def test_a_sample_at_once_after_another_has_nothing_new(
     processes: dict[str, list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     meter = CpuMeter()

@@ -77,7 +77,7 @@ def test_a_worker_that_ends_by_an_error_says_which(
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
-def test_a_worker_that_was_told_to_end_says_no_error(
+def test_a_worker_that_was_ordered_to_end_says_no_error(
     ending: signal.Signals, sink: Sink, start_celery: StartCelery
 ) -> None:
     worker = start_celery("worker", **reporting_to(sink.url))
@@ -125,8 +125,8 @@ def test_a_gevent_worker_that_computes_goes_on_reporting(
 
     # A dead process has no thread that reports for it.
     worker.kill()
-    told = len(snapshots(sink))
+    reported = len(snapshots(sink))
     again = start_celery("worker", "--pool", "gevent", "-n", "again@here", **reporting_to(sink.url))
     sink.wait_for(lambda: len(snapshots(sink, worker="again@here")) >= 5)
-    assert len(snapshots(sink)) - len(snapshots(sink, worker="again@here")) == told
+    assert len(snapshots(sink)) - len(snapshots(sink, worker="again@here")) == reported
     again.stop()

@@ -66,7 +66,7 @@ def own_redis_client(server: RedisServer, **options: Any) -> Redis:
     return Redis(port=server.port, **options)
 
 
-def test_a_backend_that_is_full_is_told_with_its_words_and_without_the_result(
+def test_a_backend_that_is_full_is_reported_with_its_words_and_without_the_result(
     sink: Sink, start_celery: StartCelery, send: Send, own_redis: RedisServer
 ) -> None:
     url = f"redis://127.0.0.1:{own_redis.port}/0"
@@ -217,7 +217,7 @@ def raised(fault: BaseException, cause: BaseException | None = None) -> BaseExce
         (SystemExit(), None),
     ],
 )
-def test_a_fault_of_the_backend_is_told_from_one_of_the_result(
+def test_a_fault_of_the_backend_is_reported_from_one_of_the_result(
     fault: BaseException, words: str | None
 ) -> None:
     found = fault_of(Backend("redis://h"), fault)
@@ -273,7 +273,7 @@ def test_each_thread_has_a_backend_that_is_timed_and_a_second_watch_changes_noth
     assert seen[0] is not app.backend
 
 
-def test_a_child_tells_of_its_calls_and_forgets_its_parents(watched: tuple[Any, ResultBackend]) -> None:
+def test_a_child_reports_its_calls_and_forgets_its_parents(watched: tuple[Any, ResultBackend]) -> None:
     app, watcher = watched
 
     def breaks(*args: Any, **kwargs: Any) -> None:

@@ -154,7 +154,7 @@ def test_other_pools_report_the_same_stages(
         assert sink.of("run_received", task_id=sent.id)
 
 
-def test_what_the_broker_did_not_take_is_told_and_does_not_pile_up(
+def test_what_the_broker_did_not_take_is_reported_and_does_not_pile_up(
     sink: Sink, start_celery: StartCelery, own_redis: RedisServer
 ) -> None:
     own = f"redis://127.0.0.1:{own_redis.port}/0"

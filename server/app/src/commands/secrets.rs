@@ -113,12 +113,12 @@ pub(super) async fn state(
 ) -> anyhow::Result<String> {
     let keyring = secrets.keyring(config)?;
     let store = database.store()?;
-    let looked = look(&store, &keyring).await;
+    let examined = examine(&store, &keyring).await;
     store.close().await;
-    looked
+    examined
 }
 
-async fn look(store: &Store, keyring: &Keyring) -> anyhow::Result<String> {
+async fn examine(store: &Store, keyring: &Keyring) -> anyhow::Result<String> {
     let reader = store.reader();
     let missing = keeper::missing(store, keyring).await?;
     if !missing.is_empty() {

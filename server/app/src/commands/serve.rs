@@ -30,7 +30,7 @@ use crate::{App, Parts, file_limit, telemetry};
 /// The wait between two attempts to get the database ready.
 const AGAIN: Duration = Duration::from_secs(1);
 /// The wait between two log lines that say why the database is not ready.
-const TELL_AGAIN: Duration = Duration::from_secs(10);
+const LOG_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// Serves until SIGTERM or Ctrl-C.
 ///
@@ -135,14 +135,14 @@ async fn prepare(
     gate: &Gate,
 ) -> anyhow::Result<()> {
     let store = database.store()?;
-    let mut told_at: Option<Instant> = None;
+    let mut logged_at: Option<Instant> = None;
     let first = loop {
         match prepare_once(config, keyring, database, &store, site_url, gate).await {
             Ok(first) => break first,
             Err(ServiceError::Store(error)) if error.is_unavailable() => {
-                if told_at.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
+                if logged_at.is_none_or(|at| at.elapsed() >= LOG_AGAIN_AFTER) {
                     tracing::warn!(error = %with_sources(&error), "the database is not ready; the server retries until it is");
-                    told_at = Some(Instant::now());
+                    logged_at = Some(Instant::now());
                 }
                 gate.set(StartPhase::NotReached);
                 tokio::time::sleep(AGAIN).await;

@@ -226,7 +226,7 @@ async fn a_test_is_a_delivery_with_attempts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_monitor_tells_all_channels_or_just_those_it_names() {
+async fn a_monitor_alerts_all_channels_or_just_those_it_names() {
     let harness = harness::start().await;
     let caller = Caller::new(&harness);
     let receiver = Receiver::start().await;
@@ -263,14 +263,14 @@ async fn a_monitor_tells_all_channels_or_just_those_it_names() {
             .unwrap();
     }
 
-    let told = |channel: &Value| {
+    let alerted = |channel: &Value| {
         format!(
             "/api/v1/deliveries?channel_id={}",
             channel["id"].as_str().unwrap()
         )
     };
-    assert_eq!(caller.pages(&told(&first), 1).await.len(), 2);
-    assert_eq!(caller.pages(&told(&second), 1).await.len(), 1);
+    assert_eq!(caller.pages(&alerted(&first), 1).await.len(), 2);
+    assert_eq!(caller.pages(&alerted(&second), 1).await.len(), 1);
     let requests = receiver.wait_for(3, LIMIT).await;
     let mut seen: Vec<(String, String)> = requests
         .iter()

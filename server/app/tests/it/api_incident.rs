@@ -117,7 +117,7 @@ async fn incidents_are_narrowed_and_paged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_acknowledged_incident_keeps_its_first_time_and_is_not_told_again() {
+async fn an_acknowledged_incident_keeps_its_first_time_and_is_not_reported_again() {
     let harness = harness::start().await;
     let caller = Caller::new(&harness);
     let job = monitor(&caller, "Job").await;
@@ -161,7 +161,7 @@ async fn an_acknowledged_incident_keeps_its_first_time_and_is_not_told_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn deliveries_tell_which_alert_went_where_and_how_it_ended() {
+async fn deliveries_show_which_alert_went_where_and_how_it_ended() {
     let harness = harness::start().await;
     let caller = Caller::new(&harness);
     let receiver = Receiver::start().await;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{self, Harness, LIMIT};
 
-async fn tell(harness: &Harness, receiver: &Receiver) {
+async fn report_events(harness: &Harness, receiver: &Receiver) {
     let channel = json!({"kind": "webhook", "name": "sink", "settings": {"url": receiver.url("/hook")}});
     let (status, answer) = harness.send(Method::POST, "/api/v1/channels", &channel).await;
     assert_eq!(status, 201, "{answer}");
@@ -28,10 +28,10 @@ fn kinds(requests: &[deadbeat_testkit::receiver::Request]) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ping_that_does_not_come_is_told_once_and_its_return_resolves() {
+async fn a_ping_that_does_not_come_is_reported_once_and_its_return_resolves() {
     let harness = harness::start().await;
     let receiver = Receiver::start().await;
-    tell(&harness, &receiver).await;
+    report_events(&harness, &receiver).await;
     let monitor = harness
         .monitor(
             json!({"name": "nightly", "schedule": {"kind": "interval", "seconds": 1}, "grace_seconds": 1}),
@@ -52,13 +52,13 @@ async fn a_ping_that_does_not_come_is_told_once_and_its_return_resolves() {
     assert_eq!(alert["monitor"]["status"], "down");
 
     harness.client.get(&ping).send().await.unwrap();
-    let told = receiver.wait_for(2, LIMIT).await;
-    assert_eq!(kinds(&told[..2]), ["incident.opened", "incident.resolved"]);
+    let alerted = receiver.wait_for(2, LIMIT).await;
+    assert_eq!(kinds(&alerted[..2]), ["incident.opened", "incident.resolved"]);
     harness.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failure_is_told_at_once_by_webhook_and_mail() {
+async fn a_failure_is_reported_at_once_by_webhook_and_mail() {
     let inbox = Inbox::start().await;
     let smtp = SmtpSettings {
         url: inbox.url(),
@@ -66,7 +66,7 @@ async fn a_failure_is_told_at_once_by_webhook_and_mail() {
     };
     let harness = harness::start_with(Some(smtp)).await;
     let receiver = Receiver::start().await;
-    tell(&harness, &receiver).await;
+    report_events(&harness, &receiver).await;
     let mail = json!({"kind": "email", "name": "ops", "settings": {"to": "ops@example.org"}});
     harness.send(Method::POST, "/api/v1/channels", &mail).await;
     let monitor = harness
@@ -101,7 +101,7 @@ async fn a_failure_is_told_at_once_by_webhook_and_mail() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_servers_on_one_database_tell_once() {
+async fn two_servers_on_one_database_alert_once() {
     let harness = harness::start().await;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let second = App::start(Parts {
@@ -116,7 +116,7 @@ async fn two_servers_on_one_database_tell_once() {
     .unwrap();
     let second_url = format!("http://{}", second.address());
     let receiver = Receiver::start().await;
-    tell(&harness, &receiver).await;
+    report_events(&harness, &receiver).await;
 
     const MONITORS: usize = 20;
     for n in 0..MONITORS {

@@ -15,7 +15,7 @@ use crate::web_dashboard::Browser;
 
 const NOW: &str = "2026-03-02T01:00:10Z";
 
-fn told(kind: &str, fields: Value, more: &Value) -> Value {
+fn reported(kind: &str, fields: Value, more: &Value) -> Value {
     let mut event = json!({"id": Uuid::new_v4(), "type": kind, "at": "2026-03-02T01:00:10Z"});
     let event_fields = event.as_object_mut().unwrap();
     event_fields.extend(fields.as_object().unwrap().clone());
@@ -26,19 +26,19 @@ fn told(kind: &str, fields: Value, more: &Value) -> Value {
 fn beat(app: &str) -> Value {
     let fields =
         json!({"beat": app, "period_seconds": 15, "grace_seconds": 60, "host": format!("beat-{app}")});
-    told("beat_alive", fields, &json!({}))
+    reported("beat_alive", fields, &json!({}))
 }
 
 fn worker(app: &str, name: &str, more: Value) -> Value {
     let fields = json!({"app": app, "worker": name, "state": "running", "period_seconds": 5, "pool": "prefork", "processes": 8,
         "active": 1, "reserved": 3, "accepted": 7, "queues": ["celery"], "rss_bytes": 412_000_000});
-    told("worker_snapshot", fields, &more)
+    reported("worker_snapshot", fields, &more)
 }
 
 fn sample(app: &str, queues: &[Value], more: Value) -> Value {
     let fields =
         json!({"app": app, "worker": "celery@w1", "reachable": true, "transport": "redis", "queues": queues});
-    told("broker_sample", fields, &more)
+    reported("broker_sample", fields, &more)
 }
 
 async fn page(browser: &mut Browser<'_>, path: &str) -> String {
@@ -70,7 +70,7 @@ fn place(page: &str, text: &str) -> usize {
 }
 
 /// Sends events that happen now, from a client whose clock is `behind` by so much.
-async fn tell(sdk: &Caller<'_>, clock: &StoppedClock, behind: TimeDelta, mut events: Vec<Value>) {
+async fn report_events(sdk: &Caller<'_>, clock: &StoppedClock, behind: TimeDelta, mut events: Vec<Value>) {
     let now = json!(clock.now() - behind);
     for event in &mut events {
         event["at"] = now.clone();
@@ -93,13 +93,13 @@ async fn go_on(
 ) {
     for _ in 0..seconds / 5 {
         clock.advance(TimeDelta::seconds(5));
-        tell(sdk, clock, TimeDelta::zero(), events()).await;
+        report_events(sdk, clock, TimeDelta::zero(), events()).await;
     }
     harness.swept(clock).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trouble_is_told_in_words_with_its_cause_and_comes_first() {
+async fn trouble_is_reported_in_words_with_its_cause_and_comes_first() {
     let (harness, clock) = harness::start_at(NOW).await;
     let sdk = Caller::with_key(&harness, &harness.ping_key);
     let task_id = Uuid::new_v4();
@@ -133,13 +133,13 @@ async fn trouble_is_told_in_words_with_its_cause_and_comes_first() {
         ),
         worker("shop", "celery@old", json!({})),
         worker("shop", "celery@old", json!({"state": "stopped"})),
-        told(
+        reported(
             "publish_failed",
             json!({"beat": "shop", "entry": "nightly", "error": "OperationalError"}),
             &json!({}),
         ),
     ]);
-    tell(&sdk, &clock, TimeDelta::zero(), first).await;
+    report_events(&sdk, &clock, TimeDelta::zero(), first).await;
     go_on(&harness, &clock, 45, &sdk, goes_on).await;
 
     let workers = Caller::new(&harness).get("/api/v1/workers").await;
@@ -165,7 +165,7 @@ async fn trouble_is_told_in_words_with_its_cause_and_comes_first() {
         "{lost}"
     );
     let up = row_of(&seen, "celery@w1");
-    for told in [
+    for reported in [
         "up",
         "prefork, 8 at once",
         "1 active",
@@ -175,7 +175,7 @@ async fn trouble_is_told_in_words_with_its_cause_and_comes_first() {
         "412 MB",
         "just now",
     ] {
-        assert!(up.contains(told), "{told}: {up}");
+        assert!(up.contains(reported), "{reported}: {up}");
     }
     assert!(seen.contains(&format!("&amp;task_id={task_id}\">shop.resize</a>")));
     let mail = row_of(&seen, "mail");
@@ -252,7 +252,7 @@ async fn what_fell_silent_with_its_host_says_so() {
         beat["host"] = json!("node-1");
         beat
     };
-    tell(
+    report_events(
         &sdk,
         &clock,
         TimeDelta::zero(),
@@ -266,19 +266,19 @@ async fn what_fell_silent_with_its_host_says_so() {
 
     let whole = words(&seen);
     assert!(whole.contains("2 Beats are in trouble"), "{whole}");
-    let told = "down HOST_LOST It fell silent together with everything on its host.";
-    assert_eq!(whole.matches(told).count(), 2, "{whole}");
+    let reported = "down HOST_LOST It fell silent together with everything on its host.";
+    assert_eq!(whole.matches(reported).count(), 2, "{whole}");
     harness.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_beat_and_a_broker_that_are_away_are_told() {
+async fn a_beat_and_a_broker_that_are_away_are_reported() {
     let (harness, clock) = harness::start_at(NOW).await;
     let (caller, sdk) = (
         Caller::new(&harness),
         Caller::with_key(&harness, &harness.ping_key),
     );
-    tell(&sdk, &clock, TimeDelta::zero(), vec![beat("quiet"), beat("shop")]).await;
+    report_events(&sdk, &clock, TimeDelta::zero(), vec![beat("quiet"), beat("shop")]).await;
     let away = || {
         vec![sample(
             "shop",
@@ -316,7 +316,7 @@ async fn a_beat_and_a_broker_that_are_away_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_not_told_yet_says_so_and_the_api_has_it() {
+async fn what_was_not_reported_yet_says_so_and_the_api_has_it() {
     let (harness, clock) = harness::start_at(NOW).await;
     let (caller, sdk) = (
         Caller::new(&harness),
@@ -329,7 +329,7 @@ async fn what_was_not_told_yet_says_so_and_the_api_has_it() {
             beat("shop"),
             worker("shop", "celery@w1", json!({"longest": longest})),
         ];
-        tell(&sdk, &clock, TimeDelta::seconds(40), events).await;
+        report_events(&sdk, &clock, TimeDelta::seconds(40), events).await;
     };
     send().await;
 

@@ -316,7 +316,7 @@ async fn a_stretch_in_which_nobody_listened_is_shown_for_a_day() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_account_without_a_project_is_told_so() {
+async fn an_account_without_a_project_is_informed() {
     let harness = harness::start().await;
     deadbeat_services::people::account::create(harness.app.services(), "new@example.org", "a long password")
         .await
@@ -395,7 +395,7 @@ async fn static_files_are_served_for_good_under_their_hash() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn wrong_methods_are_told_which_are_right() {
+async fn wrong_methods_learn_which_are_right() {
     let harness = harness::start().await;
     for (method, path, allowed) in [
         ("POST", "/", "GET, HEAD"),

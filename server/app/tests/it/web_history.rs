@@ -23,7 +23,7 @@ async fn text(browser: &mut Browser<'_>, path: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_person_searches_a_run_and_reads_what_was_told_of_it() {
+async fn a_person_searches_a_run_and_reads_what_was_reported_of_it() {
     let harness = harness::start().await;
     let sdk = Caller::with_key(&harness, &harness.ping_key);
     let id = Uuid::new_v4();

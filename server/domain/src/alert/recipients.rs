@@ -206,8 +206,8 @@ fn is_addressed(
     };
     let asks_for = || is_chosen() && about.is_none_or(|about| channel.routing.matches(&about.traits));
     // A channel that leaves out `opened` gets the later alerts of each incident that its rules match.
-    let skips_beginnings = || !channel.routing.hears(Alert::Opened) && asks_for();
-    if !channel.routing.hears(alert) {
+    let skips_beginnings = || !channel.routing.takes(Alert::Opened) && asks_for();
+    if !channel.routing.takes(alert) {
         return false;
     }
     match (alert, topic) {

@@ -82,7 +82,7 @@ pub struct Traits<'a> {
 impl Routing {
     /// True if the channel gets this kind of alert. A channel can leave out only alerts about incidents.
     #[must_use]
-    pub fn hears(&self, alert: Alert) -> bool {
+    pub fn takes(&self, alert: Alert) -> bool {
         let events = self.events.as_deref();
         events.is_none_or(|events| events.contains(&alert)) || !EVENTS.contains(&alert)
     }

@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_placeholder_is_no_text_and_tells_its_mask() {
+    fn a_placeholder_is_no_text_and_shows_its_mask() {
         let placeholder = placeholder(&json!("xoxb-1234567890-abcd"));
 
         assert!(!placeholder.is_string());

@@ -117,16 +117,16 @@ pub fn on_silence(
 
 /// True if the Beat is down because of a crash loop. Its next start does not end that.
 #[must_use]
-pub fn is_told_to_crash(beat: &Switch) -> bool {
+pub fn is_alerted_of_crashes(beat: &Switch) -> bool {
     beat.status == Status::Down && beat.trouble == Some(Cause::BeatCrashLoop)
 }
 
 /// True if a Beat that reports is down because of its crashes. `crashes`: number of crashes in a row until now.
-/// `is_told`: an incident reports the crash loop; the incident may be inferred from the Beat's monitors. Crashes
+/// `is_alerted`: an incident reports the crash loop; the incident may be inferred from the Beat's monitors. Crashes
 /// without such an incident, and without an alert about silence, do no harm.
 #[must_use]
-pub fn is_crashing(beat: &mut Switch, crashes: usize, is_told: bool) -> bool {
-    if !is_told {
+pub fn is_crashing(beat: &mut Switch, crashes: usize, is_alerted: bool) -> bool {
+    if !is_alerted {
         return crashes >= CRASHES && beat.status == Status::Down && beat.trouble.is_none();
     }
     if crashes == 0 && beat.status != Status::Down {
@@ -177,35 +177,35 @@ mod tests {
         ] {
             assert_eq!(silence(&beat(), hung.map(at), at(75.0)), expected, "{hung:?}");
         }
-        let never_heard = Switch {
+        let never_reported = Switch {
             last_seen_at: None,
             ..beat()
         };
         assert_eq!(
-            silence(&never_heard, Some(at(70.0)), at(75.0)),
+            silence(&never_reported, Some(at(70.0)), at(75.0)),
             Cause::BeatStalled
         );
-        let just_heard = Switch {
+        let just_reported = Switch {
             last_seen_at: Some(at(70.0)),
             ..beat()
         };
-        assert_eq!(silence(&just_heard, Some(at(70.0)), at(75.0)), Cause::BeatDown);
+        assert_eq!(silence(&just_reported, Some(at(70.0)), at(75.0)), Cause::BeatDown);
     }
 
     #[test]
-    fn a_loop_that_is_told_goes_on_from_one_start_to_the_next() {
+    fn a_loop_that_is_reported_goes_on_from_one_start_to_the_next() {
         let mut beat = beat();
 
-        let told = on_silence(&mut beat, Cause::BeatCrashLoop, at(75.0), &[]).unwrap();
-        assert_eq!(told.trigger, Trigger::Trouble(Cause::BeatCrashLoop));
-        assert!(is_told_to_crash(&beat));
+        let alerted = on_silence(&mut beat, Cause::BeatCrashLoop, at(75.0), &[]).unwrap();
+        assert_eq!(alerted.trigger, Trigger::Trouble(Cause::BeatCrashLoop));
+        assert!(is_alerted_of_crashes(&beat));
 
         let loops = Some((Cause::BeatCrashLoop, TimeDelta::zero()));
         assert!(
             is_crashing(&mut beat, 1, true),
             "until a process lives for long enough"
         );
-        assert_eq!(switch::on_alive(&mut beat, loops, at(100.0), at(100.0)), None);
+        assert_eq!(switch::on_heartbeat(&mut beat, loops, at(100.0), at(100.0)), None);
         assert_eq!(beat.deadline_at, Some(at(175.0)));
         assert_eq!(
             on_silence(&mut beat, Cause::BeatCrashLoop, at(175.0), &[]),
@@ -215,21 +215,21 @@ mod tests {
         assert_eq!(beat.deadline_at, None, "it is silent, as its monitors show");
         assert_eq!(on_silence(&mut beat, Cause::BeatDown, at(176.0), &[]), None);
 
-        let steady = switch::on_alive(&mut beat, None, at(200.0), at(200.0)).unwrap();
+        let steady = switch::on_heartbeat(&mut beat, None, at(200.0), at(200.0)).unwrap();
         assert_eq!(steady.to, Status::Up);
     }
 
     #[test]
-    fn silence_that_is_told_becomes_a_loop_without_another_incident() {
+    fn silence_that_is_reported_becomes_a_loop_without_another_incident() {
         let mut beat = beat();
-        let told = on_silence(&mut beat, Cause::BeatDown, at(75.0), &[]).unwrap();
-        assert_eq!(told.trigger, Trigger::Trouble(Cause::BeatDown));
+        let alerted = on_silence(&mut beat, Cause::BeatDown, at(75.0), &[]).unwrap();
+        assert_eq!(alerted.trigger, Trigger::Trouble(Cause::BeatDown));
         assert!(!is_crashing(&mut beat, 2, false), "it is back");
         assert!(is_crashing(&mut beat, 3, false));
 
         let loops = Some((Cause::BeatCrashLoop, TimeDelta::zero()));
-        assert_eq!(switch::on_alive(&mut beat, loops, at(100.0), at(100.0)), None);
-        assert!(is_told_to_crash(&beat));
+        assert_eq!(switch::on_heartbeat(&mut beat, loops, at(100.0), at(100.0)), None);
+        assert!(is_alerted_of_crashes(&beat));
 
         beat.trouble = Some(Cause::ClockSkew);
         assert!(
@@ -248,7 +248,7 @@ mod tests {
         assert_eq!(well.status, Status::Up);
 
         assert!(!is_crashing(&mut well, 0, true));
-        let over = switch::on_alive(&mut well, None, at(10.0), at(10.0)).unwrap();
+        let over = switch::on_heartbeat(&mut well, None, at(10.0), at(10.0)).unwrap();
         assert_eq!((over.from, over.to), (Status::Down, Status::Up));
     }
 

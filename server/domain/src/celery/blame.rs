@@ -34,18 +34,18 @@ use self::view::{BrokerView, QueueView, StageView, WorkerView};
 /// How long after the deadline of another subject a monitor is judged again, so that the other subject is judged first.
 pub(crate) const AFTER: TimeDelta = TimeDelta::seconds(2);
 /// A broker must be away for this long before an incident opens. A failover takes seconds.
-pub const AWAY_PATIENCE: TimeDelta = TimeDelta::seconds(20);
+pub const BROKER_DOWN_PATIENCE: TimeDelta = TimeDelta::seconds(20);
 /// Once a broker is back, Beat sends the overdue entries within this, because it tries to reconnect every few seconds.
 pub const BROKER_RETURN: TimeDelta = TimeDelta::seconds(20);
 /// Once a broker is back, a worker reconnects to it within this.
 const RETURN: TimeDelta = TimeDelta::seconds(60);
 /// The next sample of a queue comes within this. Queues are sampled every 10 s, and a sample may be delayed by some
 /// seconds.
-pub(crate) const NEXT_LOOK: TimeDelta = TimeDelta::seconds(20);
+pub(crate) const NEXT_SAMPLE: TimeDelta = TimeDelta::seconds(20);
 
 /// After two missed reports, and at least this long, the diagnosis no longer assumes that a worker is alive. A report
 /// may be delayed by some seconds, and the clocks of the server's machines differ a little.
-const MISSED_WORDS: TimeDelta = TimeDelta::seconds(4);
+const MISSED_HEARTBEATS: TimeDelta = TimeDelta::seconds(4);
 
 /// The known facts when a monitor is judged. They are empty if no Beat sends its runs.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -121,7 +121,7 @@ pub enum Contested {
 /// Waits for the verdict on another subject, which is judged at its deadline. Gives up some time later, because the
 /// evaluator may be unable to judge that subject.
 fn wait_for(deadline: DateTime<Utc>, now: DateTime<Utc>) -> Option<Blame> {
-    (now < deadline + NEXT_LOOK).then(|| Blame::Wait(deadline.max(now) + AFTER))
+    (now < deadline + NEXT_SAMPLE).then(|| Blame::Wait(deadline.max(now) + AFTER))
 }
 
 impl Evidence {
@@ -199,8 +199,9 @@ impl Evidence {
             return blame;
         }
         // A Beat that comes back needs a moment until it sends the overdue entries.
-        let away_for = beat.patience().unwrap_or(NEXT_LOOK) + NEXT_LOOK;
-        let is_back = |back: &DateTime<Utc>| (due..due + away_for).contains(back) && now < *back + NEXT_LOOK;
+        let down_for = beat.patience().unwrap_or(NEXT_SAMPLE) + NEXT_SAMPLE;
+        let is_back =
+            |back: &DateTime<Utc>| (due..due + down_for).contains(back) && now < *back + NEXT_SAMPLE;
         let since_due = |at: &DateTime<Utc>| *at >= due - early;
         let stage = self.stage.as_ref();
         let sent_at = stage.and_then(|stage| stage.published_at).filter(since_due);
@@ -211,7 +212,7 @@ impl Evidence {
             }
             (Some(stage), _, Some(received_at)) => self.of_received(stage, received_at, now),
             (Some(stage), Some(sent_at), None) => self.of_sent(stage, sent_at, now),
-            _ if self.is_look_awaited(due, now) => Blame::Wait(now + AFTER),
+            _ if self.is_sample_awaited(due, now) => Blame::Wait(now + AFTER),
             _ if beat.back_at.as_ref().is_some_and(is_back) => Blame::Wait(now + AFTER),
             _ if self.is_broker_just_back(now) => Blame::Wait(now + AFTER),
             _ if beat.send_failed_at.as_ref().is_some_and(since_due) => Blame::Own(Cause::BrokerDown),
@@ -253,7 +254,7 @@ impl Evidence {
 
     fn of_broker(&self, now: DateTime<Utc>) -> Option<Blame> {
         let broker = self.broker?;
-        let Some(since) = broker.away_since else {
+        let Some(since) = broker.down_since else {
             return broker
                 .doubt_until
                 .filter(|until| now < *until)
@@ -263,8 +264,8 @@ impl Evidence {
             return Some(Blame::Part(PartOf::Broker(broker.id), Cause::BrokerDown));
         }
         // The process that sampled the broker may have ended, too.
-        let told_at = since + AWAY_PATIENCE + NEXT_LOOK;
-        (told_at > now).then_some(Blame::Wait(told_at))
+        let alert_at = since + BROKER_DOWN_PATIENCE + NEXT_SAMPLE;
+        (alert_at > now).then_some(Blame::Wait(alert_at))
     }
 
     /// True if the broker has just come back. Beat and the workers reconnect one after the other, and then Beat sends
@@ -275,8 +276,8 @@ impl Evidence {
     }
 
     /// True if a sample of the broker is due soon, and none has come since `since`.
-    fn is_look_awaited(&self, since: DateTime<Utc>, now: DateTime<Utc>) -> bool {
+    fn is_sample_awaited(&self, since: DateTime<Utc>, now: DateTime<Utc>) -> bool {
         let seen_at = self.broker.and_then(|broker| broker.seen_at);
-        now < since + NEXT_LOOK && seen_at.is_some_and(|seen| seen < since + AFTER)
+        now < since + NEXT_SAMPLE && seen_at.is_some_and(|seen| seen < since + AFTER)
     }
 }

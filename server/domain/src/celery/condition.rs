@@ -40,7 +40,7 @@ const JITTER: TimeDelta = TimeDelta::seconds(1);
 
 /// Applies a sample: no fault, or a fault that opens an incident once it has lasted for the given time.
 #[must_use]
-pub fn on_seen(
+pub fn on_sampled(
     state: &mut Condition,
     trouble: Option<(Cause, TimeDelta)>,
     now: DateTime<Utc>,
@@ -60,10 +60,10 @@ pub fn on_seen(
     change(state, Status::Down, Trigger::Trouble(cause), now)
 }
 
-/// No sample has come for [`UNSEEN_FOR`], so the stored fault is out of date. Example: a queue that is no longer used,
+/// No sample has come for [`UNSAMPLED_FOR`], so the stored fault is out of date. Example: a queue that is no longer used,
 /// or an application that no longer exists.
 #[must_use]
-pub fn on_unseen(state: &mut Condition, now: DateTime<Utc>) -> Option<Transition> {
+pub fn on_unsampled(state: &mut Condition, now: DateTime<Utc>) -> Option<Transition> {
     state.trouble = None;
     state.since = None;
     if state.status != Status::Down {
@@ -72,8 +72,8 @@ pub fn on_unseen(state: &mut Condition, now: DateTime<Utc>) -> Option<Transition
     change(state, Status::New, Trigger::GiveUp, now)
 }
 
-/// See [`on_unseen`].
-pub const UNSEEN_FOR: TimeDelta = TimeDelta::hours(1);
+/// See [`on_unsampled`].
+pub const UNSAMPLED_FOR: TimeDelta = TimeDelta::hours(1);
 
 fn change(state: &mut Condition, to: Status, trigger: Trigger, at: DateTime<Utc>) -> Option<Transition> {
     if state.status == to {
@@ -98,35 +98,35 @@ mod tests {
     const UNCONSUMED: Option<(Cause, TimeDelta)> = Some((Cause::QueueUnconsumed, TimeDelta::seconds(30)));
 
     #[test]
-    fn trouble_is_told_once_when_it_has_lasted_and_ends_when_it_is_gone() {
+    fn trouble_is_reported_once_when_it_has_lasted_and_ends_when_it_is_gone() {
         let mut state = Condition::FRESH;
-        let first = on_seen(&mut state, None, at(0.0)).unwrap();
+        let first = on_sampled(&mut state, None, at(0.0)).unwrap();
         assert_eq!(consequence(&first), Consequence::Nothing);
 
-        assert_eq!(on_seen(&mut state, UNCONSUMED, at(10.0)), None);
-        assert_eq!(on_seen(&mut state, UNCONSUMED, at(38.9)), None);
-        let down = on_seen(&mut state, UNCONSUMED, at(40.0)).unwrap();
+        assert_eq!(on_sampled(&mut state, UNCONSUMED, at(10.0)), None);
+        assert_eq!(on_sampled(&mut state, UNCONSUMED, at(38.9)), None);
+        let down = on_sampled(&mut state, UNCONSUMED, at(40.0)).unwrap();
         assert_eq!(consequence(&down), Consequence::Open(Cause::QueueUnconsumed));
-        assert_eq!(on_seen(&mut state, UNCONSUMED, at(50.0)), None, "once");
+        assert_eq!(on_sampled(&mut state, UNCONSUMED, at(50.0)), None, "once");
 
-        let up = on_seen(&mut state, None, at(60.0)).unwrap();
+        let up = on_sampled(&mut state, None, at(60.0)).unwrap();
         assert_eq!(consequence(&up), Consequence::Resolve);
     }
 
     #[test]
-    fn what_nobody_looks_at_any_more_is_not_known_to_be_in_trouble() {
+    fn what_nobody_samples_any_more_is_not_known_to_be_in_trouble() {
         let mut state = Condition::FRESH;
-        let _ = on_seen(&mut state, UNCONSUMED, at(0.0));
-        let _ = on_seen(&mut state, UNCONSUMED, at(30.0)).unwrap();
+        let _ = on_sampled(&mut state, UNCONSUMED, at(0.0));
+        let _ = on_sampled(&mut state, UNCONSUMED, at(30.0)).unwrap();
 
-        let given_up = on_unseen(&mut state, at(3_630.0)).unwrap();
+        let given_up = on_unsampled(&mut state, at(3_630.0)).unwrap();
 
         assert_eq!(given_up.trigger, Trigger::GiveUp);
         assert_eq!(consequence(&given_up), Consequence::Resolve);
         assert_eq!(state, Condition::FRESH);
-        assert_eq!(on_unseen(&mut state, at(3_700.0)), None);
+        assert_eq!(on_unsampled(&mut state, at(3_700.0)), None);
         assert_eq!(
-            on_seen(&mut state, UNCONSUMED, at(4_000.0)),
+            on_sampled(&mut state, UNCONSUMED, at(4_000.0)),
             None,
             "the new fault must last for its own time"
         );
@@ -137,11 +137,11 @@ mod tests {
         let mut state = Condition::FRESH;
         let breach = Some((Cause::QueueSlaBreach, TimeDelta::seconds(30)));
 
-        assert_eq!(on_seen(&mut state, UNCONSUMED, at(0.0)), None);
-        let _ = on_seen(&mut state, None, at(20.0));
-        assert_eq!(on_seen(&mut state, UNCONSUMED, at(40.0)), None);
-        assert_eq!(on_seen(&mut state, breach, at(69.0)), None);
-        assert_eq!(on_seen(&mut state, breach, at(97.9)), None);
-        assert!(on_seen(&mut state, breach, at(98.1)).is_some());
+        assert_eq!(on_sampled(&mut state, UNCONSUMED, at(0.0)), None);
+        let _ = on_sampled(&mut state, None, at(20.0));
+        assert_eq!(on_sampled(&mut state, UNCONSUMED, at(40.0)), None);
+        assert_eq!(on_sampled(&mut state, breach, at(69.0)), None);
+        assert_eq!(on_sampled(&mut state, breach, at(97.9)), None);
+        assert!(on_sampled(&mut state, breach, at(98.1)).is_some());
     }
 }

@@ -2,10 +2,10 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::celery::blame::AWAY_PATIENCE;
+use crate::celery::blame::BROKER_DOWN_PATIENCE;
 
 /// Samples come every 10 s. A process that reached the broker within this time still counts as reaching it. If only its
-/// next sample is late, that sample ends the doubt long before an incident opens ([`AWAY_PATIENCE`]).
+/// next sample is late, that sample ends the doubt long before an incident opens ([`BROKER_DOWN_PATIENCE`]).
 const REACHES_FOR: TimeDelta = TimeDelta::seconds(15);
 /// A process that does not reach the broker fails again within this time, or has ended. One attempt may take 10 s.
 const FAILS_FOR: TimeDelta = TimeDelta::seconds(25);
@@ -29,7 +29,7 @@ pub struct Reach {
 
 impl Reach {
     /// Applies one sample. Returns true if the broker is away: this process did not reach it, and no other one does.
-    pub fn look(&mut self, who: &str, has_reached: bool, now: DateTime<Utc>) -> bool {
+    pub fn take_sample(&mut self, who: &str, has_reached: bool, now: DateTime<Utc>) -> bool {
         let is_same = self.failed_by.as_deref() == Some(who) && is_within(FAILS_FOR, self.failed_at, now);
         if has_reached {
             self.reached_at = Some(now);
@@ -63,7 +63,7 @@ impl Reach {
         self.is_asked_again(who, now)
             && self
                 .failed_since
-                .is_some_and(|since| now - since >= AWAY_PATIENCE)
+                .is_some_and(|since| now - since >= BROKER_DOWN_PATIENCE)
             && self.is_reached_without(who, now)
     }
 
@@ -96,59 +96,59 @@ mod tests {
     #[test]
     fn a_broker_that_nobody_reaches_is_away() {
         let mut reach = Reach::default();
-        assert!(!reach.look("a", true, at(0.0)));
+        assert!(!reach.take_sample("a", true, at(0.0)));
         assert!(
-            reach.look("a", false, at(10.0)),
+            reach.take_sample("a", false, at(10.0)),
             "its own earlier success proves nothing"
         );
-        assert!(reach.look("b", false, at(12.0)));
-        assert!(reach.look("a", false, at(16.0)));
+        assert!(reach.take_sample("b", false, at(12.0)));
+        assert!(reach.take_sample("a", false, at(16.0)));
         assert!(!reach.is_cut_off("a", at(40.0)));
     }
 
     #[test]
     fn one_that_does_not_reach_it_while_another_does_is_cut_off() {
         let mut reach = Reach::default();
-        assert!(reach.look("a", false, at(0.0)));
+        assert!(reach.take_sample("a", false, at(0.0)));
         assert!(reach.is_asked_again("a", at(3.0)));
-        assert!(!reach.look("b", true, at(3.0)));
+        assert!(!reach.take_sample("b", true, at(3.0)));
         assert!(!reach.is_asked_again("b", at(3.0)));
         for second in [4.0, 8.0, 12.0, 16.0] {
-            assert!(!reach.look("a", false, at(second)));
+            assert!(!reach.take_sample("a", false, at(second)));
         }
-        let _ = reach.look("b", true, at(13.0));
+        let _ = reach.take_sample("b", true, at(13.0));
         assert!(!reach.is_cut_off("a", at(19.9)));
-        let _ = reach.look("a", false, at(20.0));
+        let _ = reach.take_sample("a", false, at(20.0));
         assert!(reach.is_cut_off("a", at(20.0)));
         assert!(!reach.is_cut_off("b", at(20.0)));
 
         // The other process fails, too: now the broker is at fault.
         assert!(!reach.is_cut_off("a", at(38.0)));
-        assert!(reach.look("a", false, at(38.0)));
+        assert!(reach.take_sample("a", false, at(38.0)));
     }
 
     #[test]
     fn a_broker_is_in_doubt_until_a_second_process_has_sampled_it() {
         let mut reach = Reach::default();
-        let _ = reach.look("b", true, at(0.0));
+        let _ = reach.take_sample("b", true, at(0.0));
         assert_eq!(reach.doubt_until(at(1.0)), None);
-        assert!(!reach.look("a", false, at(12.0)));
+        assert!(!reach.take_sample("a", false, at(12.0)));
         assert_eq!(reach.doubt_until(at(12.0)), Some(at(21.0)));
         assert_eq!(reach.doubt_until(at(21.0)), None);
         // The other process ends the doubt, in either way.
         let mut reached = reach.clone();
-        let _ = reached.look("b", true, at(14.0));
+        let _ = reached.take_sample("b", true, at(14.0));
         assert_eq!(reached.doubt_until(at(14.0)), None);
-        assert!(reach.look("b", false, at(14.0)));
+        assert!(reach.take_sample("b", false, at(14.0)));
         assert_eq!(reach.doubt_until(at(14.0)), None);
     }
 
     #[test]
     fn a_process_that_misses_its_sample_does_not_count_for_long() {
         let mut reach = Reach::default();
-        let _ = reach.look("b", true, at(0.0));
+        let _ = reach.take_sample("b", true, at(0.0));
         assert!(
-            reach.look("a", false, at(16.0)),
+            reach.take_sample("a", false, at(16.0)),
             "the next sample of the first process was due 6 s ago"
         );
     }
@@ -156,11 +156,11 @@ mod tests {
     #[test]
     fn one_that_reaches_it_again_is_well() {
         let mut reach = Reach::default();
-        let _ = reach.look("a", false, at(1.0));
-        let _ = reach.look("b", true, at(20.0));
-        let _ = reach.look("a", false, at(21.0));
+        let _ = reach.take_sample("a", false, at(1.0));
+        let _ = reach.take_sample("b", true, at(20.0));
+        let _ = reach.take_sample("a", false, at(21.0));
         assert!(reach.is_cut_off("a", at(22.0)));
-        let _ = reach.look("a", true, at(23.0));
+        let _ = reach.take_sample("a", true, at(23.0));
         assert!(!reach.is_cut_off("a", at(23.0)));
         assert!(!reach.is_asked_again("a", at(23.0)));
     }

@@ -45,7 +45,7 @@ impl Switch {
 /// The monitors of a Beat need `seen_at`: only slots before it have been sent. The switch's own deadline counts from
 /// `now`, so that a slow network does not look like a slow Beat.
 #[must_use]
-pub fn on_alive(
+pub fn on_heartbeat(
     state: &mut Switch,
     trouble: Option<(Cause, TimeDelta)>,
     seen_at: DateTime<Utc>,
@@ -67,7 +67,7 @@ pub fn on_trouble(
     now: DateTime<Utc>,
 ) -> Option<Transition> {
     // If a subject is down because of silence, any report brings it up.
-    let is_told = state.status == Status::Down && state.trouble.is_some();
+    let is_alerted = state.status == Status::Down && state.trouble.is_some();
     let is_another = trouble.is_some_and(|(cause, _)| state.trouble != Some(cause));
     let (to, trigger) = match trouble {
         None => {
@@ -80,7 +80,7 @@ pub fn on_trouble(
                 state.trouble = Some(cause);
                 state.since = Some(now);
             }
-            if is_told && is_another {
+            if is_alerted && is_another {
                 // The reported fault is over. A new fault must also last for its own time before an incident opens.
                 (Status::New, Trigger::Restored)
             } else if state.since.is_some_and(|since| now - since >= patience) {
@@ -131,8 +131,8 @@ pub fn on_silence(
     now: DateTime<Utc>,
     spells: &[BlindSpell],
 ) -> Option<Transition> {
-    let is_told = state.status == Status::Down && state.trouble.is_some();
-    if state.status == Status::Down && !is_told {
+    let is_alerted = state.status == Status::Down && state.trouble.is_some();
+    if state.status == Status::Down && !is_alerted {
         state.deadline_at = None;
     }
     let patience = state.patience();
@@ -149,7 +149,7 @@ pub fn on_silence(
         })
         .map(|deadline| fair_deadline(deadline, deadline - patience, patience.max(SDK_RETURN), spells));
     state.deadline_at.filter(|deadline| *deadline <= now)?;
-    if is_told {
+    if is_alerted {
         // The subject had a fault while it reported, and is now silent. Silence is another fault: the next sweep opens
         // its incident.
         state.status = Status::New;

@@ -133,20 +133,20 @@ pub struct Trace {
 }
 
 /// Adds a reported stage. Returns false if the stage is already known.
-pub fn fold(trace: &mut Trace, told: &StageReport) -> bool {
+pub fn fold(trace: &mut Trace, report: &StageReport) -> bool {
     // Of two different values, keep the greater one, so that the order of arrival does not matter.
-    join(&mut trace.task, &told.task, |kept, new| new > kept);
-    join(&mut trace.task_id, &told.task_id, |kept, new| new > kept);
-    join(&mut trace.slot, &told.slot, |kept, new| new < kept);
+    join(&mut trace.task, &report.task, |kept, new| new > kept);
+    join(&mut trace.task_id, &report.task_id, |kept, new| new > kept);
+    join(&mut trace.slot, &report.slot, |kept, new| new < kept);
     if sent_at(trace).is_none() {
-        join(&mut trace.published_at, &told.published_at, |kept, new| {
+        join(&mut trace.published_at, &report.published_at, |kept, new| {
             new < kept
         });
     }
-    if told.stage.retries == 0 {
-        join(&mut trace.eta, &told.eta, |kept, new| new > kept);
+    if report.stage.retries == 0 {
+        join(&mut trace.eta, &report.eta, |kept, new| new > kept);
     }
-    let stage = &told.stage;
+    let stage = &report.stage;
     if trace.stages.iter().any(|known| known.id == stage.id) {
         return false;
     }
@@ -200,7 +200,7 @@ impl Trace {
     /// has not begun yet, opens the run again.
     #[must_use]
     pub fn state(&self) -> TraceState {
-        let Some((word, at)) = self.last_word() else {
+        let Some((report, at)) = self.last_report() else {
             return if self.of_level().any(|stage| stage.kind == StageKind::Received) {
                 TraceState::Received
             } else if self.level() > 0 {
@@ -209,12 +209,12 @@ impl Trace {
                 TraceState::Published
             };
         };
-        if word.kind != StageKind::Retried && self.waits_again(at) {
+        if report.kind != StageKind::Retried && self.waits_again(at) {
             return TraceState::Received;
         }
-        match word.kind {
+        match report.kind {
             StageKind::Retried => TraceState::Retried,
-            StageKind::Finished => TraceState::Ended(word.outcome.unwrap_or(Outcome::Lost)),
+            StageKind::Finished => TraceState::Ended(report.outcome.unwrap_or(Outcome::Lost)),
             StageKind::GivenUp => TraceState::Ended(Outcome::Lost),
             StageKind::Published | StageKind::Received | StageKind::Started => TraceState::Started,
         }
@@ -231,7 +231,7 @@ impl Trace {
     }
 
     /// The stage of the last attempt that decides the state, and its time. None: the attempt has not begun.
-    fn last_word(&self) -> Option<(&Stage, DateTime<Utc>)> {
+    fn last_report(&self) -> Option<(&Stage, DateTime<Utc>)> {
         let start_of = |attempt: Option<Uuid>| {
             let same = |stage: &&Stage| stage.kind == StageKind::Started && stage.attempt == attempt;
             attempt.and_then(|_| self.of_level().find(same))
@@ -243,7 +243,7 @@ impl Trace {
             };
             start.attempt.is_some() && self.of_level().any(ends)
         };
-        let (word, at) = self
+        let (report, at) = self
             .of_level()
             .filter(|stage| stage.kind >= StageKind::Started)
             .filter(|stage| stage.kind != StageKind::Started || !is_ended(stage))
@@ -253,10 +253,10 @@ impl Trace {
                 (stage, stage.at.max(start))
             })
             .max_by_key(|(stage, at)| (*at, stage.kind, stage.id))?;
-        if word.outcome != Some(Outcome::Aborted) {
-            return Some((word, at));
+        if report.outcome != Some(Outcome::Aborted) {
+            return Some((report, at));
         }
-        let began = start_of(word.attempt).map(|start| start.at);
+        let began = start_of(report.attempt).map(|start| start.at);
         let from_outside = self.of_level().rev().find(|stage| {
             matches!(
                 stage.outcome,
@@ -264,7 +264,7 @@ impl Trace {
             ) && stage.attempt.is_none()
                 && began.is_none_or(|began| stage.at >= began)
         });
-        Some((from_outside.unwrap_or(word), at))
+        Some((from_outside.unwrap_or(report), at))
     }
 
     /// True if a message was redelivered after `at` and has not begun. Compares counts as well as times, because the
@@ -301,8 +301,8 @@ impl Trace {
     /// When it ended. None: it has not ended, or the time of its end is not known.
     #[must_use]
     pub fn finished_at(&self) -> Option<DateTime<Utc>> {
-        let (word, at) = self.last_word()?;
-        let has_ended = matches!(self.state(), TraceState::Ended(_)) && word.kind == StageKind::Finished;
+        let (report, at) = self.last_report()?;
+        let has_ended = matches!(self.state(), TraceState::Ended(_)) && report.kind == StageKind::Finished;
         has_ended.then_some(at)
     }
 
@@ -318,8 +318,8 @@ impl Trace {
     #[must_use]
     pub fn run_seconds(&self) -> Option<f64> {
         let end = self.finished_at()?;
-        let (word, _) = self.last_word()?;
-        let measured = word.duration_seconds;
+        let (report, _) = self.last_report()?;
+        let measured = report.duration_seconds;
         measured.or_else(|| {
             let start = self
                 .of_level()

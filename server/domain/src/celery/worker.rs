@@ -73,19 +73,19 @@ pub struct SnapshotFacts {
 /// Returns the fault of a worker that reports, and for how long the fault must last before an incident opens. Progress
 /// decides, not the connection alone.
 #[must_use]
-pub fn trouble(look: &SnapshotFacts) -> Option<(Cause, TimeDelta)> {
-    let has_room = look.active < look.processes;
-    let is_wedged = look.loop_lag >= GHOST_PATIENCE && !(look.is_solo && look.active > 0);
-    let holds_idly = look.reserved > look.active;
-    let is_stuck = look.stuck_for >= GHOST_PATIENCE
+pub fn trouble(facts: &SnapshotFacts) -> Option<(Cause, TimeDelta)> {
+    let has_room = facts.active < facts.processes;
+    let is_wedged = facts.loop_lag >= GHOST_PATIENCE && !(facts.is_solo && facts.active > 0);
+    let holds_idly = facts.reserved > facts.active;
+    let is_stuck = facts.stuck_for >= GHOST_PATIENCE
         && has_room
-        && look.limited == 0
-        && (holds_idly || look.is_waited_for);
-    if look.is_cut_off {
+        && facts.limited == 0
+        && (holds_idly || facts.is_waited_for);
+    if facts.is_cut_off {
         return Some((Cause::GhostWorker, TimeDelta::zero()));
     }
     // Without a broker, no worker makes progress. Without a CPU, it makes hardly any.
-    let could = look.connected && !look.is_starving;
+    let could = facts.connected && !facts.is_starving;
     if could && is_stuck {
         return Some((Cause::GhostWorker, TimeDelta::zero()));
     }
@@ -93,7 +93,7 @@ pub fn trouble(look: &SnapshotFacts) -> Option<(Cause, TimeDelta)> {
         // It may be about to reconnect to its broker, which it tries twice a minute.
         return Some((Cause::GhostWorker, GHOST_PATIENCE));
     }
-    (look.skew.abs() >= SKEW).then_some((Cause::ClockSkew, SKEW_PATIENCE))
+    (facts.skew.abs() >= SKEW).then_some((Cause::ClockSkew, SKEW_PATIENCE))
 }
 
 /// Applies a snapshot of a worker, and its fault, if any. A worker that stops is paused, because its reports are no
@@ -106,7 +106,7 @@ pub fn on_snapshot(
     now: DateTime<Utc>,
 ) -> Option<Transition> {
     if phase == Phase::Running {
-        return switch::on_alive(state, trouble, now, now);
+        return switch::on_heartbeat(state, trouble, now, now);
     }
     state.last_seen_at = Some(now);
     state.deadline_at = None;

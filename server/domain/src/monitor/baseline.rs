@@ -15,7 +15,7 @@ const TIMES_SHORTER: f64 = 10.0;
 /// … and if the shortest run takes at least this many seconds. The lengths of shorter tasks prove nothing.
 const WORTH_SECONDS: f64 = 1.0;
 /// This many runs in a row that are far too short are reported. Fewer may have had nothing to do.
-const TOLD_AFTER: i32 = 3;
+const ALERT_AFTER: i32 = 3;
 /// This many in a row are normal: somebody made the task faster, or it has two kinds of runs.
 const NORMAL_AFTER: i32 = 6;
 /// Each run moves the longest length by this share of its distance to the usual length. So one odd run is forgotten in
@@ -67,7 +67,7 @@ impl Baseline {
         let is_odd = self.is_far_shorter(length);
         if is_odd && self.odd + 1 < NORMAL_AFTER {
             self.odd += 1;
-            return self.odd >= TOLD_AFTER;
+            return self.odd >= ALERT_AFTER;
         }
         self.odd = 0;
         self.learn(length);
@@ -150,15 +150,15 @@ mod tests {
         let mut baseline = learned(&[5_000; 30]);
         let before = baseline;
 
-        let told: Vec<bool> = (0..5).map(|_| baseline.is_too_fast(short)).collect();
-        assert_eq!(told, [false, false, true, true, true]);
+        let alerted: Vec<bool> = (0..5).map(|_| baseline.is_too_fast(short)).collect();
+        assert_eq!(alerted, [false, false, true, true, true]);
         assert_eq!(baseline, Baseline { odd: 5, ..before });
         assert!(!baseline.is_too_fast(short), "it is faster now");
         assert!(!baseline.is_too_fast(short));
     }
 
     #[test]
-    fn a_task_with_two_kinds_of_run_is_never_told() {
+    fn a_task_with_two_kinds_of_run_is_never_reported() {
         let mut baseline = learned(&[5_000; 30]);
         for _ in 0..100 {
             assert!(!baseline.is_too_fast(TimeDelta::milliseconds(100)));
@@ -167,16 +167,16 @@ mod tests {
     }
 
     #[test]
-    fn an_hourly_job_that_rests_at_weekends_is_told_on_the_first_one_at_most() {
+    fn an_hourly_job_that_rests_at_weekends_is_reported_on_the_first_one_at_most() {
         let mut baseline = learned(&[60_000; 120]);
-        let mut told = Vec::new();
+        let mut alerted = Vec::new();
         for _ in 0..20 {
             let rest = (0..48).filter(|_| baseline.is_too_fast(TimeDelta::milliseconds(50)));
-            told.push(rest.count());
+            alerted.push(rest.count());
             assert!((0..120).all(|_| !baseline.is_too_fast(TimeDelta::minutes(1))));
         }
-        assert_eq!(told[0], 3);
-        assert!(told[1..].iter().all(|told| *told == 0), "{told:?}");
+        assert_eq!(alerted[0], 3);
+        assert!(alerted[1..].iter().all(|alerted| *alerted == 0), "{alerted:?}");
     }
 
     #[test]
@@ -185,9 +185,9 @@ mod tests {
         lengths.extend([60_000; 1_500]);
         let mut baseline = learned(&lengths);
 
-        let told = (0..3).filter(|_| baseline.is_too_fast(TimeDelta::milliseconds(50)));
+        let alerted = (0..3).filter(|_| baseline.is_too_fast(TimeDelta::milliseconds(50)));
 
-        assert_eq!(told.count(), 1, "the third one");
+        assert_eq!(alerted.count(), 1, "the third one");
     }
 
     #[test]
@@ -224,8 +224,8 @@ mod tests {
                 prop_assert!(!baseline.is_far_shorter(last));
                 prop_assert!(baseline.longest_run().unwrap() > last);
             }
-            let told = (0..NORMAL_AFTER).filter(|_| baseline.is_too_fast(last)).count();
-            prop_assert!(told <= (NORMAL_AFTER - TOLD_AFTER) as usize);
+            let alerted = (0..NORMAL_AFTER).filter(|_| baseline.is_too_fast(last)).count();
+            prop_assert!(alerted <= (NORMAL_AFTER - ALERT_AFTER) as usize);
             prop_assert!(!baseline.is_far_shorter(last));
         }
     }

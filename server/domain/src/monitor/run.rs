@@ -131,7 +131,7 @@ pub enum Contest {
     /// Two executions have succeeded. This proves a duplicate run, which is reported next.
     Proved,
     /// The doubt was judged and reported. The end of one attempt does not bring the monitor up.
-    Told,
+    Alerted,
 }
 
 impl Contest {
@@ -143,16 +143,22 @@ impl Contest {
             Self::Ended => "ended",
             Self::Repeated => "repeated",
             Self::Proved => "proved",
-            Self::Told => "told",
+            Self::Alerted => "told",
         }
     }
 
     /// Reads [`Contest::as_str`] back.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Again, Self::Ended, Self::Repeated, Self::Proved, Self::Told]
-            .into_iter()
-            .find(|contest| contest.as_str() == text)
+        [
+            Self::Again,
+            Self::Ended,
+            Self::Repeated,
+            Self::Proved,
+            Self::Alerted,
+        ]
+        .into_iter()
+        .find(|contest| contest.as_str() == text)
     }
 }
 

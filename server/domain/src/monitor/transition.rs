@@ -122,7 +122,7 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
     if let (Some(Contest::Proved), Some(changed)) = (contest, &changed)
         && let Some(run) = state.runs.iter_mut().find(|run| run.key == changed.key)
     {
-        run.contest = Some(Contest::Told);
+        run.contest = Some(Contest::Alerted);
     }
     // Two executions have succeeded. The order in which their ends arrive does not matter.
     let is_proved = contest == Some(Contest::Proved);
@@ -136,7 +136,9 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
     let to = match signal.kind {
         _ if is_late && !is_proved => state.status,
         // The duplicate execution of this run was reported. The end of one execution does not bring the monitor up.
-        PingKind::Success if contest == Some(Contest::Told) && state.status == Status::Down => Status::Down,
+        PingKind::Success if contest == Some(Contest::Alerted) && state.status == Status::Down => {
+            Status::Down
+        }
         PingKind::Success if is_proved => Status::Down,
         PingKind::Success if state.status == Status::Down && pairing::is_looping(&state.runs, at) => {
             Status::Down

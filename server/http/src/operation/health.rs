@@ -7,7 +7,7 @@ use actix_web::web::{Data, ServiceConfig};
 use actix_web::{HttpResponse, Resource, web};
 use chrono::{DateTime, Utc};
 use deadbeat_domain::json::instant;
-use deadbeat_domain::judge::hearing::Hold;
+use deadbeat_domain::judge::reception::Hold;
 use deadbeat_services::operation::duty::Report;
 use serde_json::{Value, json};
 
@@ -92,11 +92,11 @@ async fn ready(state: Data<AppState>) -> HttpResponse {
         "deployment": readiness.pulse.map(|pulse| json!({
             "judging": readiness.is_judging(now),
             "waits_for": readiness.hold(now).map(Hold::as_str),
-            "waits_until": pulse.hearing.waits_until.map(instant),
-            "lost_listeners": pulse.hearing.lost,
+            "waits_until": pulse.reception.waits_until.map(instant),
+            "lost_listeners": pulse.reception.lost,
             "last_sweep_at": pulse.last_sweep_at.map(instant),
-            "last_listened_at": pulse.hearing.last_stamp.map(instant),
-            "spooled_pings": pulse.hearing.spooled,
+            "last_listened_at": pulse.reception.last_stamp.map(instant),
+            "spooled_pings": pulse.reception.spooled,
             "evaluator_lag_seconds": age(pulse.oldest_check, now),
             "outbox_lag_seconds": age(pulse.overdue_delivery, now),
         })),

@@ -348,7 +348,7 @@ async fn text(state: &AppState) -> prometheus::Result<Vec<u8>> {
         gauge(
             "deadbeat_lost_listeners",
             "Listeners that fell silent without signing off, and for which judgement waits.",
-            pulse.hearing.lost,
+            pulse.reception.lost,
         )?;
     }
     if let Some(at) = pulse.and_then(|pulse| pulse.last_sweep_at) {

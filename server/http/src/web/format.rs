@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_told_by_their_two_largest_units() {
+    fn durations_are_reported_by_their_two_largest_units() {
         for (seconds, words) in [
             (0, "0 s"),
             (59, "59 s"),
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn measured_durations_are_told_as_finely_as_they_matter() {
+    fn measured_durations_are_reported_as_finely_as_they_matter() {
         for (value, words) in [
             (0.0, "0 ms"),
             (0.0042, "4 ms"),
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_told_in_its_largest_unit() {
+    fn memory_is_reported_in_its_largest_unit() {
         for (value, words) in [
             (0, "0 kB"),
             (4_200, "4.2 kB"),
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn instants_are_told_beside_now_and_on_the_clock() {
+    fn instants_are_reported_beside_now_and_on_the_clock() {
         let now = at("2026-07-01T02:26:31Z");
         for (instant, words, clock) in [
             ("2026-07-01T02:26:31Z", "just now", "02:26:31 UTC"),

@@ -105,7 +105,7 @@ pub(crate) fn sign(message: &mut Message, id: ChannelId, settings: &Settings, se
 ///
 /// # Errors
 /// If the database is away.
-pub async fn look(
+pub async fn preview(
     services: &Services,
     id: ChannelId,
     expires: i64,

@@ -16,7 +16,7 @@ use deadbeat_store::{StoreResult, Tx, Unreadable, with_sources};
 use uuid::Uuid;
 
 use crate::Site;
-use crate::alert::outbox::{self, Telling};
+use crate::alert::outbox::{self, IncidentAlert};
 
 /// Notes the first steps of incidents that open in this transaction: each with the tags of its monitor.
 ///
@@ -58,7 +58,7 @@ pub(crate) async fn over(tx: &mut Tx, incidents: &[Incident]) -> StoreResult<()>
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Taken {
     /// Number of steps that name at least one channel.
-    pub told: usize,
+    pub alerted: usize,
     /// Number of escalations that were put aside because their rows cannot be read.
     pub put_aside: usize,
 }
@@ -112,9 +112,9 @@ pub(crate) async fn take_steps(
             steps.push((incident, channels));
         }
     }
-    let tellings: Vec<Telling<'_>> = steps
+    let incident_alerts: Vec<IncidentAlert<'_>> = steps
         .iter()
-        .map(|(incident, channels)| Telling {
+        .map(|(incident, channels)| IncidentAlert {
             phase: Phase::Escalated,
             incident,
             monitor: None,
@@ -123,10 +123,10 @@ pub(crate) async fn take_steps(
             step: channels,
         })
         .collect();
-    outbox::tell(tx, site, &tellings).await?;
+    outbox::announce_incidents(tx, site, &incident_alerts).await?;
     move_on(tx, &next).await?;
     end(tx, &ended).await?;
-    taken.told = tellings.len();
+    taken.alerted = incident_alerts.len();
     Ok(taken)
 }
 

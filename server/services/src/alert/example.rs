@@ -20,7 +20,7 @@ use deadbeat_domain::limits;
 use deadbeat_store::incident::Incident;
 
 use crate::Site;
-use crate::alert::outbox::{Telling, compose};
+use crate::alert::outbox::{IncidentAlert, compose};
 use scene::on_scene;
 
 /// The address of the server that the examples come from.
@@ -188,7 +188,7 @@ fn incident(cause: Cause, phase: Phase) -> Message {
         let at = enter(phase, &mut incident);
         let affected = (incident.subject.kind != SubjectKind::Monitor).then(shop::affected);
         let site = Site { url: SITE.to_owned() };
-        let telling = Telling {
+        let incident_alert = IncidentAlert {
             phase,
             incident: &incident,
             // The outbox writes reminders and escalations without reading the monitor.
@@ -199,7 +199,7 @@ fn incident(cause: Cause, phase: Phase) -> Message {
             at,
             step: &[],
         };
-        let mut message = compose(&site, &telling, shop::PROJECT, affected.as_ref());
+        let mut message = compose(&site, &incident_alert, shop::PROJECT, affected.as_ref());
         if let Event::Incident(event) = &mut message.event
             && phase.asks_to_act()
         {

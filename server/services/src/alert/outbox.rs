@@ -25,14 +25,14 @@ use crate::alert::hold;
 
 /// An alert about an incident.
 #[derive(Debug, Clone, Copy)]
-pub struct Telling<'a> {
+pub struct IncidentAlert<'a> {
     /// The event of the incident that the alert reports.
     pub phase: Phase,
     /// The incident.
     pub incident: &'a Incident,
     /// The incident's monitor in its present state. None: the incident is about another kind of subject.
     pub monitor: Option<&'a Monitor>,
-    /// The monitors that the incident affects, if the caller knows them before they join. None: [`tell`] reads them.
+    /// The monitors that the incident affects, if the caller knows them before they join. None: [`announce_incidents`] reads them.
     pub affected: Option<&'a Affected>,
     /// The time at which it happened.
     pub at: DateTime<Utc>,
@@ -45,13 +45,21 @@ pub struct Telling<'a> {
 ///
 /// # Errors
 /// If the database is away.
-pub async fn tell(tx: &mut Tx, site: &Site, tellings: &[Telling<'_>]) -> StoreResult<usize> {
-    let Some(now) = tellings.iter().map(|telling| telling.at).max() else {
+pub async fn announce_incidents(
+    tx: &mut Tx,
+    site: &Site,
+    incident_alerts: &[IncidentAlert<'_>],
+) -> StoreResult<usize> {
+    let Some(now) = incident_alerts
+        .iter()
+        .map(|incident_alert| incident_alert.at)
+        .max()
+    else {
         return Ok(0);
     };
-    let mut projects: Vec<ProjectId> = tellings
+    let mut projects: Vec<ProjectId> = incident_alerts
         .iter()
-        .map(|telling| telling.incident.project_id)
+        .map(|incident_alert| incident_alert.incident.project_id)
         .collect();
     projects.sort_unstable();
     projects.dedup();
@@ -61,37 +69,37 @@ pub async fn tell(tx: &mut Tx, site: &Site, tellings: &[Telling<'_>]) -> StoreRe
     if channels.is_empty() {
         return Ok(0);
     }
-    let settled: Vec<(ProjectId, IncidentId)> = tellings
+    let settled: Vec<(ProjectId, IncidentId)> = incident_alerts
         .iter()
-        .filter(|telling| matches!(telling.phase, Phase::Resolved | Phase::Acknowledged))
-        .map(|telling| (telling.incident.project_id, telling.incident.id))
+        .filter(|incident_alert| matches!(incident_alert.phase, Phase::Resolved | Phase::Acknowledged))
+        .map(|incident_alert| (incident_alert.incident.project_id, incident_alert.incident.id))
         .collect();
     if !settled.is_empty() {
         waiting::cancel_over(tx, &settled, now).await?;
     }
-    let chosen = chosen(tx, tellings, &channels).await?;
-    let tags = tags(tx, tellings).await?;
-    let holds = hold::holds(tx, &projects, &monitors_of(tellings), now).await?;
-    let later: Vec<(ProjectId, IncidentId)> = tellings
+    let chosen = chosen(tx, incident_alerts, &channels).await?;
+    let tags = tags(tx, incident_alerts).await?;
+    let holds = hold::holds(tx, &projects, &monitors_of(incident_alerts), now).await?;
+    let later: Vec<(ProjectId, IncidentId)> = incident_alerts
         .iter()
-        .filter(|telling| telling.phase != Phase::Opened)
-        .map(|telling| (telling.incident.project_id, telling.incident.id))
+        .filter(|incident_alert| incident_alert.phase != Phase::Opened)
+        .map(|incident_alert| (incident_alert.incident.project_id, incident_alert.incident.id))
         .collect();
     let history = deadbeat_store::alert::delivery::history(tx, &later, now).await?;
-    let affected = affected(tx, tellings).await?;
-    let alerts: Vec<NewAlert> = tellings
+    let affected = affected(tx, incident_alerts).await?;
+    let alerts: Vec<NewAlert> = incident_alerts
         .iter()
-        .filter_map(|telling| {
-            let incident = telling.incident;
+        .filter_map(|incident_alert| {
+            let incident = incident_alert.incident;
             let project = names.get(&incident.project_id)?;
-            let message = compose(site, telling, &project.name, affected.get(&incident.id));
+            let message = compose(site, incident_alert, &project.name, affected.get(&incident.id));
             let monitor = MonitorId(incident.subject.id);
             let rules = Rules {
                 channels: channels.get(&incident.project_id)?,
                 history: history.get(&incident.id),
-                step: telling.step,
+                step: incident_alert.step,
                 holds: holds.get(&incident.project_id).map_or(&[], Vec::as_slice),
-                tags: telling
+                tags: incident_alert
                     .monitor
                     .map(|monitor| &monitor.tags)
                     .or_else(|| tags.get(&monitor))
@@ -100,7 +108,7 @@ pub async fn tell(tx: &mut Tx, site: &Site, tellings: &[Telling<'_>]) -> StoreRe
             let topic = chosen.get(&monitor).map_or(Topic::Project, Topic::Chosen);
             Some(NewAlert {
                 project_id: incident.project_id,
-                recipients: recipients(&message, topic, &rules, telling.at),
+                recipients: recipients(&message, topic, &rules, incident_alert.at),
                 message,
             })
         })
@@ -183,29 +191,29 @@ pub(crate) async fn announce(
 /// Reads the channels of monitors that have a list of channels.
 async fn chosen(
     tx: &mut Tx,
-    tellings: &[Telling<'_>],
+    incident_alerts: &[IncidentAlert<'_>],
     channels: &HashMap<ProjectId, Vec<Channel>>,
 ) -> StoreResult<HashMap<MonitorId, BTreeSet<ChannelId>>> {
     // Later alerts go to the channels that got the first one. The list matters for them only if a channel does not
     // want the first alert.
-    let is_by_list = |telling: &&Telling<'_>| {
-        let channels = channels.get(&telling.incident.project_id);
-        telling.phase == Phase::Opened
+    let is_by_list = |incident_alert: &&IncidentAlert<'_>| {
+        let channels = channels.get(&incident_alert.incident.project_id);
+        incident_alert.phase == Phase::Opened
             || channels
                 .into_iter()
                 .flatten()
-                .any(|channel| !channel.routing.hears(Alert::Opened))
+                .any(|channel| !channel.routing.takes(Alert::Opened))
     };
-    let monitors: Vec<MonitorKey> = tellings
+    let monitors: Vec<MonitorKey> = incident_alerts
         .iter()
         .filter(is_by_list)
-        .filter(|telling| telling.incident.subject.kind == SubjectKind::Monitor)
+        .filter(|incident_alert| incident_alert.incident.subject.kind == SubjectKind::Monitor)
         // Most monitors alert every channel. In a storm this saves thousands of look-ups.
-        .filter(|telling| telling.monitor.is_none_or(|monitor| !monitor.all_channels))
-        .map(|telling| {
+        .filter(|incident_alert| incident_alert.monitor.is_none_or(|monitor| !monitor.all_channels))
+        .map(|incident_alert| {
             (
-                telling.incident.project_id,
-                MonitorId(telling.incident.subject.id),
+                incident_alert.incident.project_id,
+                MonitorId(incident_alert.incident.subject.id),
             )
         })
         .collect();
@@ -216,8 +224,10 @@ async fn chosen(
 }
 
 /// Returns the monitors that incidents are about.
-fn monitors_of(tellings: &[Telling<'_>]) -> Vec<MonitorKey> {
-    let incidents = tellings.iter().map(|telling| telling.incident);
+fn monitors_of(incident_alerts: &[IncidentAlert<'_>]) -> Vec<MonitorKey> {
+    let incidents = incident_alerts
+        .iter()
+        .map(|incident_alert| incident_alert.incident);
     incidents
         .filter(|incident| incident.subject.kind == SubjectKind::Monitor)
         .map(|incident| (incident.project_id, MonitorId(incident.subject.id)))
@@ -225,12 +235,17 @@ fn monitors_of(tellings: &[Telling<'_>]) -> Vec<MonitorKey> {
 }
 
 /// Reads the tags of monitors that the caller did not pass.
-async fn tags(tx: &mut Tx, tellings: &[Telling<'_>]) -> StoreResult<HashMap<MonitorId, Vec<String>>> {
-    let monitors: Vec<MonitorKey> = tellings
+async fn tags(
+    tx: &mut Tx,
+    incident_alerts: &[IncidentAlert<'_>],
+) -> StoreResult<HashMap<MonitorId, Vec<String>>> {
+    let monitors: Vec<MonitorKey> = incident_alerts
         .iter()
-        .filter(|telling| telling.monitor.is_none() && telling.incident.subject.kind == SubjectKind::Monitor)
-        .map(|telling| {
-            let incident = telling.incident;
+        .filter(|incident_alert| {
+            incident_alert.monitor.is_none() && incident_alert.incident.subject.kind == SubjectKind::Monitor
+        })
+        .map(|incident_alert| {
+            let incident = incident_alert.incident;
             (incident.project_id, MonitorId(incident.subject.id))
         })
         .collect();
@@ -242,22 +257,27 @@ async fn tags(tx: &mut Tx, tellings: &[Telling<'_>]) -> StoreResult<HashMap<Moni
 
 /// Reads the monitors that incidents about other subjects affect. Monitors join such an incident after it has opened. If a
 /// Beat has just fallen silent, these are the monitors that it schedules. For a lost host, the caller names them.
-async fn affected(tx: &mut Tx, tellings: &[Telling<'_>]) -> StoreResult<HashMap<IncidentId, Affected>> {
+async fn affected(
+    tx: &mut Tx,
+    incident_alerts: &[IncidentAlert<'_>],
+) -> StoreResult<HashMap<IncidentId, Affected>> {
     let about_others = || {
-        tellings
+        incident_alerts
             .iter()
-            .filter(|telling| telling.incident.subject.kind != SubjectKind::Monitor)
+            .filter(|incident_alert| incident_alert.incident.subject.kind != SubjectKind::Monitor)
     };
     let silent_beats: HashMap<Uuid, &Incident> = about_others()
-        .filter(|telling| telling.phase == Phase::Opened && telling.incident.cause == Cause::BeatDown)
-        .map(|telling| (telling.incident.subject.id, telling.incident))
+        .filter(|incident_alert| {
+            incident_alert.phase == Phase::Opened && incident_alert.incident.cause == Cause::BeatDown
+        })
+        .map(|incident_alert| (incident_alert.incident.subject.id, incident_alert.incident))
         .collect();
     let joined: Vec<(ProjectId, IncidentId)> = about_others()
-        .filter(|telling| telling.phase != Phase::Opened)
-        .map(|telling| (telling.incident.project_id, telling.incident.id))
+        .filter(|incident_alert| incident_alert.phase != Phase::Opened)
+        .map(|incident_alert| (incident_alert.incident.project_id, incident_alert.incident.id))
         .collect();
     let mut found: HashMap<IncidentId, Affected> = about_others()
-        .filter_map(|telling| Some((telling.incident.id, telling.affected?.clone())))
+        .filter_map(|incident_alert| Some((incident_alert.incident.id, incident_alert.affected?.clone())))
         .collect();
     if !silent_beats.is_empty() {
         let beats: Vec<(ProjectId, Uuid)> = silent_beats
@@ -279,11 +299,11 @@ async fn affected(tx: &mut Tx, tellings: &[Telling<'_>]) -> StoreResult<HashMap<
 #[must_use]
 pub fn compose(
     site: &Site,
-    telling: &Telling<'_>,
+    incident_alert: &IncidentAlert<'_>,
     project_name: &str,
     affected: Option<&Affected>,
 ) -> Message {
-    let incident = telling.incident;
+    let incident = incident_alert.incident;
     let (members, member_count) = affected.map_or_else(Default::default, |affected| {
         let named = affected.first.iter().map(|(MonitorId(id), name)| Member {
             kind: SubjectKind::Monitor,
@@ -306,7 +326,7 @@ pub fn compose(
         },
         severity: Some(incident.severity),
         evidence: incident.evidence.clone(),
-        repair: match telling.phase {
+        repair: match incident_alert.phase {
             Phase::LongDown => [&incident.repair[..], &giving_up::steps(site, &incident.subject)].concat(),
             _ => incident.repair.clone(),
         },
@@ -321,11 +341,13 @@ pub fn compose(
         url: format!("{}/", site.url),
     };
     Message {
-        at: telling.at,
+        at: incident_alert.at,
         event: Event::Incident(Box::new(IncidentEvent {
-            phase: telling.phase,
+            phase: incident_alert.phase,
             incident,
-            monitor: telling.monitor.map(|monitor| shown(monitor, telling.at)),
+            monitor: incident_alert
+                .monitor
+                .map(|monitor| shown(monitor, incident_alert.at)),
         })),
     }
 }

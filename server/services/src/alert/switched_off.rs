@@ -19,7 +19,7 @@ pub(crate) enum Why {
 
 /// Notifies a project's other channels that one was switched off. Returns the number of new deliveries. The caller
 /// holds the project's lock, so that a project writes one such notice at a time.
-pub(crate) async fn tell_others(
+pub(crate) async fn alert_others(
     tx: &mut Tx,
     channel: &Channel,
     reason: &str,
@@ -48,9 +48,9 @@ pub(crate) async fn tell_others(
         at: now,
         event: Event::ChannelDisabled(notice),
     };
-    let told = outbox::announce(tx, vec![(id, Topic::Channel(channel.id), message)], now).await?;
-    if told.recipients > 0 {
+    let announced = outbox::announce(tx, vec![(id, Topic::Channel(channel.id), message)], now).await?;
+    if announced.recipients > 0 {
         channel::note_reported(tx, id, channel.id, now).await?;
     }
-    Ok(told.made.len())
+    Ok(announced.made.len())
 }

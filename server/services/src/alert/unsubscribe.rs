@@ -109,7 +109,11 @@ pub(crate) fn url(
 ///
 /// # Errors
 /// Too many links were opened, or the database is away.
-pub async fn look(services: &Services, link: &Link, client: Option<IpAddr>) -> Result<Found, ServiceError> {
+pub async fn preview(
+    services: &Services,
+    link: &Link,
+    client: Option<IpAddr>,
+) -> Result<Found, ServiceError> {
     let Some(key) = admit(services, link, client)? else {
         return Ok(Found::Nothing);
     };
@@ -147,9 +151,9 @@ pub async fn unsubscribe(
         ChangeKind::Changed,
         now,
     );
-    let told = switched_off::tell_others(&mut tx, &channel, UNSUBSCRIBED, Why::Unsubscribed, now).await?;
+    let alerted = switched_off::alert_others(&mut tx, &channel, UNSUBSCRIBED, Why::Unsubscribed, now).await?;
     tx.commit().await?;
-    if told > 0 {
+    if alerted > 0 {
         services.outbox_bell.notify_one();
     }
     Ok(Found::Unsubscribed(address))

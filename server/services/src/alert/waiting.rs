@@ -78,7 +78,7 @@ fn decide(row: &WaitingDelivery, channel: &Channel, holds: &[Hold], now: DateTim
         return Decided::Withheld(Withheld::NotConfirmed.as_str());
     }
     let is_wanted =
-        routing.hears(row.alert) && (row.alert != Alert::Opened || routing.matches(&about.traits));
+        routing.takes(row.alert) && (row.alert != Alert::Opened || routing.matches(&about.traits));
     if !is_wanted {
         return Decided::Withheld(Withheld::Rules.as_str());
     }

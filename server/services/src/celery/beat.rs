@@ -9,7 +9,7 @@ pub mod schedule_sync;
 pub(crate) mod sending;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use deadbeat_domain::celery::beat::{STORM_WINDOW, is_crashing, is_told_to_crash};
+use deadbeat_domain::celery::beat::{STORM_WINDOW, is_alerted_of_crashes, is_crashing};
 use deadbeat_domain::celery::switch::{on_delete, on_trouble};
 use deadbeat_domain::celery::worker::{SKEW, SKEW_PATIENCE};
 use deadbeat_domain::change::Trigger;
@@ -42,7 +42,7 @@ use crate::{ServiceError, Services, feed, incident};
 
 /// A heartbeat: the Beat lives.
 #[derive(Debug, Deserialize)]
-pub struct Alive {
+pub struct Heartbeat {
     /// The Beat's name.
     pub beat: String,
     /// The interval between its heartbeats, in seconds.
@@ -170,7 +170,7 @@ fn looker(beat: &Beat) -> String {
 pub(crate) async fn alive(
     services: &Services,
     project: ProjectId,
-    alive: Alive,
+    alive: Heartbeat,
     seen_at: DateTime<Utc>,
     skew: TimeDelta,
     key: Option<ApiKeyId>,
@@ -213,7 +213,7 @@ pub(crate) async fn alive(
     };
     if identity.has_ended() {
         // The end alone raises no fault. The deadlines of its entries pass if no Beat starts again.
-        let incarnations = Incarnations::hear(&mut tx, &beat, &identity, skew, seen_at, now).await?;
+        let incarnations = Incarnations::on_report(&mut tx, &beat, &identity, skew, seen_at, now).await?;
         incarnations.write(&mut tx, &beat).await?;
         tx.commit().await?;
         return Ok(Verdict::Accepted);
@@ -236,24 +236,24 @@ pub(crate) async fn alive(
         // The loop may hang because of its own connection to the broker, so another process must sample the broker.
         deadbeat_store::celery::broker::dismiss(&mut tx, project, &beat.name, &looker(&beat)).await?;
         let (broker, report) = (broker.as_ref(), report.as_ref());
-        let is_news =
-            result_backend::heard(&mut tx, &services.site, broker, was_troubled, report, now).await?;
+        let is_changed =
+            result_backend::on_report(&mut tx, &services.site, broker, was_troubled, report, now).await?;
         tx.commit().await?;
-        if is_news {
+        if is_changed {
             services.outbox_bell.notify_one();
         }
-        return Ok(Verdict::Heard {
+        return Ok(Verdict::Received {
             samples: false,
             queues: Vec::new(),
         });
     }
     let emptied_at = listing::emptied_at(&mut tx, project, beat.id).await?;
-    let mut incarnations = Incarnations::hear(&mut tx, &beat, &identity, skew, seen_at, now).await?;
+    let mut incarnations = Incarnations::on_report(&mut tx, &beat, &identity, skew, seen_at, now).await?;
     let (standing, listed) = incarnations.standing(&mut tx, &beat, now).await?;
     incarnations.write(&mut tx, &beat).await?;
     let at_once = incarnations.trouble(&beat, standing, listed, now);
     let cause = at_once.as_ref().map(|(cause, _)| *cause);
-    let is_told = is_told_to_crash(&beat.state)
+    let is_alerted = is_alerted_of_crashes(&beat.state)
         || (incarnations.are_several()
             && deadbeat_store::incident::is_open(
                 &mut tx,
@@ -263,17 +263,17 @@ pub(crate) async fn alive(
                 Cause::BeatCrashLoop,
             )
             .await?);
-    let crashes = incarnations.crashes(is_told, now);
-    let loops = is_crashing(&mut beat.state, crashes.len(), is_told);
+    let crashes = incarnations.crashes(is_alerted, now);
+    let loops = is_crashing(&mut beat.state, crashes.len(), is_alerted);
     let trouble = trouble(&beat, loops, emptied_at, cause, skew, now);
-    let transition = deadbeat_domain::celery::switch::on_alive(&mut beat.state, trouble, seen_at, now);
+    let transition = deadbeat_domain::celery::switch::on_heartbeat(&mut beat.state, trouble, seen_at, now);
     // If a fault with an incident has ended, the next fault need not last before its incident opens: monitors may wait for that incident.
     let successor = transition
         .filter(|transition| transition.trigger == Trigger::Restored)
         .and_then(|_| on_trouble(&mut beat.state, trouble, now));
     deadbeat_store::celery::beat::update(&mut tx, std::slice::from_ref(&beat), false).await?;
     // Lock the broker's row before monitors, as a process with a sample does.
-    let (samples, queues) = broker::asked_to_look(
+    let (samples, queues) = broker::samples_wanted(
         &mut tx,
         project,
         &beat.name,
@@ -285,10 +285,11 @@ pub(crate) async fn alive(
     .await?;
     let most = limits::WORKER_QUEUES as i64;
     let attended = queues::attended_queues(&mut tx, project, &beat.name, key, most).await?;
-    let mut is_news = transition.is_some();
+    let mut is_changed = transition.is_some();
     if transition.is_none() {
         let (broker, report) = (broker.as_ref(), report.as_ref());
-        is_news = result_backend::heard(&mut tx, &services.site, broker, was_troubled, report, now).await?;
+        is_changed =
+            result_backend::on_report(&mut tx, &services.site, broker, was_troubled, report, now).await?;
     }
     if let Some(transition) = transition {
         if transition.from == Status::Down {
@@ -304,7 +305,7 @@ pub(crate) async fn alive(
             Some(at) => Some(schedule_emptied::evidence(&mut tx, &beat, at).await?),
             None => None,
         };
-        let news: Vec<Occurrence<'_>> = std::iter::once(transition)
+        let occurrences: Vec<Occurrence<'_>> = std::iter::once(transition)
             .chain(successor)
             .map(|transition| {
                 let changed = match (&emptied, &at_once, transition.trigger) {
@@ -323,13 +324,13 @@ pub(crate) async fn alive(
                 }
             })
             .collect();
-        incident::record(&mut tx, &services.site, &news).await?;
+        incident::record(&mut tx, &services.site, &occurrences).await?;
     }
     tx.commit().await?;
     if standing.replaced != 0 {
         incarnation::release(services, project, beat.id).await?;
     }
-    if is_news {
+    if is_changed {
         services.outbox_bell.notify_one();
     }
     Ok(Verdict::Ticked {
@@ -388,7 +389,7 @@ pub async fn delete(services: &Services, access: &Access, id: BeatId) -> Result<
             None
         };
         let background = Background::default();
-        let news: Vec<Occurrence<'_>> = gone
+        let occurrences: Vec<Occurrence<'_>> = gone
             .iter()
             .map(|(monitor, transition)| (Changed::Monitor(monitor, &background), *transition))
             .chain(of_beat.map(|transition| (Changed::Beat(&beat), transition)))
@@ -397,7 +398,7 @@ pub async fn delete(services: &Services, access: &Access, id: BeatId) -> Result<
                 what: OccurrenceKind::Transition(transition),
             })
             .collect();
-        incident::record(&mut tx, &services.site, &news).await?;
+        incident::record(&mut tx, &services.site, &occurrences).await?;
         deadbeat_store::monitor::delete_all(&mut tx, project, &ids).await?;
         let mut deleted: Vec<ChangeSubject> = ids.into_iter().map(ChangeSubject::monitor).collect();
         if is_last {

@@ -6,8 +6,8 @@ mod queues;
 use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use deadbeat_domain::celery::blame::AWAY_PATIENCE;
-use deadbeat_domain::celery::condition::{UNSEEN_FOR, on_seen, on_unseen};
+use deadbeat_domain::celery::blame::BROKER_DOWN_PATIENCE;
+use deadbeat_domain::celery::condition::{UNSAMPLED_FOR, on_sampled, on_unsampled};
 use deadbeat_domain::celery::queue::LONGEST_WAIT;
 use deadbeat_domain::celery::worker::stranger::VANISHED_FOR;
 use deadbeat_domain::ids::{ApiKeyId, ProjectId};
@@ -24,7 +24,7 @@ use deadbeat_store::celery::queue::Queue;
 use deadbeat_store::{StoreResult, Tx};
 use serde::{Deserialize, Serialize};
 
-use self::queues::{SilentWorkers, look, strangers};
+use self::queues::{SilentWorkers, strangers, take_sample};
 use crate::celery::event::Verdict;
 use crate::incident::changed::{Changed, Occurrence, OccurrenceKind};
 use crate::{ServiceError, Services, Site, incident};
@@ -168,7 +168,7 @@ fn check(sample: &Sample) -> Result<(), ServiceError> {
 /// Decides whether `who`, which has just reported, must sample the broker for its application. If so, also returns the queues that the application's
 /// workers consume, but only those that were reported with the same key: a ping key may not read. The first process that reports becomes the sampler.
 /// `known` is the broker's row, which the caller has just read.
-pub(crate) async fn asked_to_look(
+pub(crate) async fn samples_wanted(
     tx: &mut Tx,
     project: ProjectId,
     app: &str,
@@ -239,7 +239,7 @@ pub(crate) async fn seen(
         return Ok(Verdict::Accepted);
     }
     let who = sample.worker.as_deref().unwrap_or("somebody");
-    let is_unreached = broker.reach.look(who, sample.reachable, now);
+    let is_unreached = broker.reach.take_sample(who, sample.reachable, now);
     if !sample.reachable {
         deadbeat_store::celery::broker::dismiss_any(&mut tx, broker.project_id, broker.id).await?;
         if !is_unreached {
@@ -254,8 +254,8 @@ pub(crate) async fn seen(
         broker.state.began(Cause::BrokerDown, since.min(now));
     }
     let is_away = !sample.reachable || sample.refused_why.is_some();
-    let away = is_away.then_some((Cause::BrokerDown, AWAY_PATIENCE));
-    let broker_changed = on_seen(&mut broker.state, away, now);
+    let away = is_away.then_some((Cause::BrokerDown, BROKER_DOWN_PATIENCE));
+    let broker_changed = on_sampled(&mut broker.state, away, now);
     broker.sample = Some(serde_json::to_value(&sample).unwrap_or_default());
     broker.sampled_at = Some(seen_at);
     deadbeat_store::celery::broker::update(&mut tx, &broker).await?;
@@ -286,18 +286,18 @@ pub(crate) async fn seen(
             .map(|queue| (queue.name.clone(), queue))
             .collect();
         // A queue whose depth the broker refuses to report stays as it was.
-        let told: Vec<(&QueueSample, i64)> = sample
+        let reported: Vec<(&QueueSample, i64)> = sample
             .queues
             .iter()
             .filter_map(|seen| Some((seen, seen.depth?)))
             .collect();
         let is_new = |seen: &QueueSample| !known.contains_key(&seen.name);
-        let mut room = if told.iter().any(|(seen, _)| is_new(seen)) {
+        let mut room = if reported.iter().any(|(seen, _)| is_new(seen)) {
             limits::PROJECT_QUEUES - deadbeat_store::celery::queue::count(&mut tx, project).await?
         } else {
             0
         };
-        for (seen, depth) in &told {
+        for (seen, depth) in &reported {
             if is_new(seen) {
                 room -= 1;
                 if room < 0 {
@@ -307,37 +307,38 @@ pub(crate) async fn seen(
             let known = known.get(&seen.name);
             // Once the fault has an incident, it lasts while such a worker consumes the queue.
             let swallow = known.is_some_and(|queue| {
-                let is_told = queue.state.trouble == Some(Cause::WorkerWithoutSdk);
+                let is_alerted = queue.state.trouble == Some(Cause::WorkerWithoutSdk);
                 let at = vanished.get(&queue.id);
-                (is_told || at.is_some_and(|at| now - *at < VANISHED_FOR))
+                (is_alerted || at.is_some_and(|at| now - *at < VANISHED_FOR))
                     && strangers.iter().any(|one| one.takes_from(&queue.name, now))
             });
             let silent = SilentWorkers {
                 consume: strangers.iter().any(|one| one.may_take_from(&seen.name, now)),
                 swallow,
             };
-            let (queue, transition) = look(known, &broker, seen, *depth, &workers, silent, longest_wait, now);
+            let (queue, transition) =
+                take_sample(known, &broker, seen, *depth, &workers, silent, longest_wait, now);
             if let Some(transition) = transition {
                 changed.push((queues.len(), transition));
             }
             queues.push(queue);
         }
         // Queues that are no longer sampled are no longer used, and no report could end their fault.
-        let named: HashSet<&str> = told.iter().map(|(seen, _)| seen.name.as_str()).collect();
+        let named: HashSet<&str> = reported.iter().map(|(seen, _)| seen.name.as_str()).collect();
         let unseen = known.values().filter(|queue| {
             queue.state.trouble.is_some()
                 && !named.contains(queue.name.as_str())
-                && now - queue.seen_at >= UNSEEN_FOR
+                && now - queue.seen_at >= UNSAMPLED_FOR
         });
         for queue in unseen {
             let mut queue = queue.clone();
-            if let Some(transition) = on_unseen(&mut queue.state, now) {
+            if let Some(transition) = on_unsampled(&mut queue.state, now) {
                 changed.push((queues.len(), transition));
             }
             queues.push(queue);
         }
         deadbeat_store::celery::queue::write(&mut tx, &queues).await?;
-        let named: Vec<String> = told.iter().map(|(seen, _)| seen.name.clone()).collect();
+        let named: Vec<String> = reported.iter().map(|(seen, _)| seen.name.clone()).collect();
         deadbeat_store::celery::queue::note_key(&mut tx, project, &sample.app, &named, key).await?;
     }
     let mut are_well: Vec<SubjectKey> = changed
@@ -349,19 +350,19 @@ pub(crate) async fn seen(
         are_well.push((project, SubjectKind::Broker, broker.id.0));
     }
     incident::rearm_members(&mut tx, &services.site, &are_well, now).await?;
-    let mut news: Vec<Occurrence<'_>> = changed
+    let mut occurrences: Vec<Occurrence<'_>> = changed
         .iter()
         .map(|(place, transition)| Occurrence {
             changed: Changed::Queue(&queues[*place], &workers, &strangers),
             what: OccurrenceKind::Transition(*transition),
         })
         .collect();
-    news.extend(broker_changed.map(|transition| Occurrence {
+    occurrences.extend(broker_changed.map(|transition| Occurrence {
         changed: Changed::Broker(&broker),
         what: OccurrenceKind::Transition(transition),
     }));
-    let any = !news.is_empty();
-    incident::record(&mut tx, &services.site, &news).await?;
+    let any = !occurrences.is_empty();
+    incident::record(&mut tx, &services.site, &occurrences).await?;
     tx.commit().await?;
     if any {
         services.outbox_bell.notify_one();
@@ -370,48 +371,48 @@ pub(crate) async fn seen(
 }
 
 /// Ends the incidents of brokers and queues that no process samples any more, because their state is unknown. Returns how many ended.
-pub(crate) async fn give_up_unseen(
+pub(crate) async fn give_up_unsampled(
     tx: &mut Tx,
     site: &Site,
     now: DateTime<Utc>,
     spells: &[BlindSpell],
     limit: i64,
 ) -> StoreResult<usize> {
-    let mut brokers = deadbeat_store::celery::broker::claim_unseen(tx, now - UNSEEN_FOR, limit).await?;
+    let mut brokers = deadbeat_store::celery::broker::claim_unsampled(tx, now - UNSAMPLED_FOR, limit).await?;
     // Samples may have been lost while no process listened.
     brokers.retain(|broker| {
         broker
             .sampled_at
-            .is_some_and(|at| fair_deadline(at + UNSEEN_FOR, at, UNSEEN_FOR, spells) <= now)
+            .is_some_and(|at| fair_deadline(at + UNSAMPLED_FOR, at, UNSAMPLED_FOR, spells) <= now)
     });
     // Lock all of these first, then all monitors, then all incidents, because other transactions lock them in that order.
     let mut over = Vec::new();
     for mut broker in brokers {
         let mut queues = Vec::new();
         for mut queue in deadbeat_store::celery::queue::of_app(tx, broker.project_id, &broker.app).await? {
-            if let Some(transition) = on_unseen(&mut queue.state, now) {
+            if let Some(transition) = on_unsampled(&mut queue.state, now) {
                 queues.push((queue, transition));
             }
         }
-        let of_broker = on_unseen(&mut broker.state, now);
+        let of_broker = on_unsampled(&mut broker.state, now);
         deadbeat_store::celery::broker::update(tx, &broker).await?;
         let changed: Vec<Queue> = queues.iter().map(|(queue, _)| queue.clone()).collect();
         deadbeat_store::celery::queue::write(tx, &changed).await?;
         over.push((broker, of_broker, queues));
     }
-    let mut news: Vec<Occurrence<'_>> = Vec::new();
+    let mut occurrences: Vec<Occurrence<'_>> = Vec::new();
     for (broker, of_broker, queues) in &over {
-        news.extend(of_broker.map(|transition| Occurrence {
+        occurrences.extend(of_broker.map(|transition| Occurrence {
             changed: Changed::Broker(broker),
             what: OccurrenceKind::Transition(transition),
         }));
-        news.extend(queues.iter().map(|(queue, transition)| Occurrence {
+        occurrences.extend(queues.iter().map(|(queue, transition)| Occurrence {
             changed: Changed::Queue(queue, &[], &[]),
             what: OccurrenceKind::Transition(*transition),
         }));
     }
-    let subjects: Vec<SubjectKey> = news.iter().map(|one| one.changed.key()).collect();
+    let subjects: Vec<SubjectKey> = occurrences.iter().map(|one| one.changed.key()).collect();
     incident::rearm_members(tx, site, &subjects, now).await?;
-    incident::record(tx, site, &news).await?;
-    Ok(news.len())
+    incident::record(tx, site, &occurrences).await?;
+    Ok(occurrences.len())
 }

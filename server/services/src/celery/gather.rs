@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use deadbeat_domain::celery::beat::crash_loop::{self, Course};
 use deadbeat_domain::celery::beat::incarnation::Incarnation;
 use deadbeat_domain::celery::beat::lineage::{self, Bits};
-use deadbeat_domain::celery::beat::{BeatView, is_told_to_crash};
+use deadbeat_domain::celery::beat::{BeatView, is_alerted_of_crashes};
 use deadbeat_domain::celery::blame::view::{StageView, WorkerView};
 use deadbeat_domain::celery::blame::{BROKER_RETURN, Evidence, PartOf};
 use deadbeat_domain::celery::switch::Switch;
@@ -118,13 +118,13 @@ impl Surroundings {
             let Some((beat, lineages)) = self.lineages(monitor) else {
                 continue;
             };
-            let (key, is_told) = ((beat.id, lineages), is_told_to_crash(&beat.state));
+            let (key, is_alerted) = ((beat.id, lineages), is_alerted_of_crashes(&beat.state));
             let Some(known) = self.incarnations.get(&key.0) else {
                 continue;
             };
             let now = self.now;
             self.courses.entry(key).or_insert_with(|| {
-                let crashes = crash_loop::crashes(known, lineages, is_told, now, spells);
+                let crashes = crash_loop::crashes(known, lineages, is_alerted, now, spells);
                 (Course::of(&crashes), crashes.into_iter().cloned().collect())
             });
         }
@@ -240,9 +240,9 @@ impl Surroundings {
         let view = match known {
             Some(known) => {
                 let listed_by = self.listed_by.get(&monitor.id).copied().unwrap_or(0);
-                let is_told =
+                let is_alerted =
                     beat.state.status == Status::Down && beat.state.trouble == Some(Cause::BeatDown);
-                lineage::view(known, listed_by, whole, is_told, self.now)
+                lineage::view(known, listed_by, whole, is_alerted, self.now)
             }
             None => whole,
         };
@@ -265,7 +265,7 @@ impl Surroundings {
             task: monitor
                 .registered
                 .as_ref()
-                .and_then(|told| Some(told.get("task")?.as_str()?.to_owned())),
+                .and_then(|registered| Some(registered.get("task")?.as_str()?.to_owned())),
         });
         evidence
     }

@@ -19,8 +19,8 @@ use deadbeat_domain::incident::{Subject, SubjectKind};
 use deadbeat_domain::judge::blind_spell::BlindSpell;
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::status::Status;
-use deadbeat_store::celery::host::told;
-use deadbeat_store::celery::host::told::{Open, Retold};
+use deadbeat_store::celery::host::open;
+use deadbeat_store::celery::host::open::{Open, RewrittenText};
 use deadbeat_store::celery::host::{Linked, Resident};
 use deadbeat_store::incident::member::Affected;
 use deadbeat_store::{Store, StoreResult, Tx};
@@ -36,7 +36,7 @@ const HELD: TimeDelta = TimeDelta::seconds(2);
 /// The most parts whose machines one query reads.
 const ASKED_FOR: usize = 100;
 /// The most incidents that are checked in one second. If more are open, they take turns.
-const LOOKED_AT: i64 = 100;
+const BATCH: i64 = 100;
 /// A Beat or a worker that a sweep has found silent.
 pub(crate) struct Fallen<'a> {
     /// Its id.
@@ -90,7 +90,7 @@ impl Host {
         of.map(|one| one.part.id).collect()
     }
 
-    fn news(&self, to: Status, trigger: Trigger, at: DateTime<Utc>) -> Occurrence<'_> {
+    fn occurrences(&self, to: Status, trigger: Trigger, at: DateTime<Utc>) -> Occurrence<'_> {
         let from = if to == Status::Down {
             Status::Up
         } else {
@@ -109,7 +109,7 @@ impl Host {
 }
 
 /// Judges silences together with the other Beats and workers on the same machines. Parts of a lost host join its incident. Returns the lost hosts,
-/// for which the caller must call [`tell`] after writing the states.
+/// for which the caller must call [`open_incidents`] after writing the states.
 pub(crate) async fn judge_fallen(
     tx: &mut Tx,
     mut fallen: Vec<Fallen<'_>>,
@@ -176,7 +176,12 @@ pub(crate) async fn judge_fallen(
 
 /// Opens incidents about lost hosts, unless one is open. If one of a host's parts has an incident, it becomes the host's, and no second alert is
 /// sent.
-pub(crate) async fn tell(tx: &mut Tx, site: &Site, lost: &[Host], now: DateTime<Utc>) -> StoreResult<()> {
+pub(crate) async fn open_incidents(
+    tx: &mut Tx,
+    site: &Site,
+    lost: &[Host],
+    now: DateTime<Utc>,
+) -> StoreResult<()> {
     for host in lost {
         let mut parts = host.silent.clone();
         let subjects: Vec<(SubjectKind, Uuid)> = parts.iter().map(|one| (one.kind, one.part.id)).collect();
@@ -185,9 +190,9 @@ pub(crate) async fn tell(tx: &mut Tx, site: &Site, lost: &[Host], now: DateTime<
             deadbeat_store::incident::subjects_open(tx, host.project_id, &[(SubjectKind::Host, host.id)])
                 .await?;
         if known.is_empty() {
-            let told_of_part = told::told_of_part(tx, host.project_id, &ids).await?;
-            if let Some(incident) = told_of_part {
-                rewrite(tx, host.project_id, incident, &retold(host), now).await?;
+            let about_part = open::about_part(tx, host.project_id, &ids).await?;
+            if let Some(incident) = about_part {
+                rewrite(tx, host.project_id, incident, &rewritten_text(host), now).await?;
             } else {
                 let (beats, workers) = (host.ids(SubjectKind::Beat), host.ids(SubjectKind::Worker));
                 let most = limits::ALERT_MEMBERS;
@@ -202,7 +207,7 @@ pub(crate) async fn tell(tx: &mut Tx, site: &Site, lost: &[Host], now: DateTime<
                     .await?,
                     ..host.clone()
                 };
-                let down = host.news(Status::Down, Trigger::Trouble(Cause::HostLost), now);
+                let down = host.occurrences(Status::Down, Trigger::Trouble(Cause::HostLost), now);
                 incident::record(tx, site, &[down]).await?;
             }
         }
@@ -219,21 +224,21 @@ async fn rewrite(
     tx: &mut Tx,
     project: ProjectId,
     id: IncidentId,
-    told: &Retold,
+    rewritten: &RewrittenText,
     now: DateTime<Utc>,
 ) -> StoreResult<()> {
-    told::rewrite(tx, project, id, told).await?;
+    open::rewrite(tx, project, id, rewritten).await?;
     feed::note(tx, project, ChangeSubject::Incident(id), ChangeKind::Changed, now);
     Ok(())
 }
 
-fn retold(host: &Host) -> Retold {
+fn rewritten_text(host: &Host) -> RewrittenText {
     let Explanation {
         summary,
         evidence,
         repair,
     } = explain::of_host(host).visible();
-    Retold {
+    RewrittenText {
         subject: host.subject(),
         cause: Cause::HostLost,
         summary,
@@ -244,26 +249,26 @@ fn retold(host: &Host) -> Retold {
 
 /// Checks at most `limit` open incidents about hosts after a given one, each in its own transaction. Returns how many ended, and the last checked
 /// one, or `None` if there are no more.
-pub(crate) async fn look_once(
+pub(crate) async fn judge_once(
     store: &Store,
     site: &Site,
     now: DateTime<Utc>,
     after: Option<IncidentId>,
 ) -> StoreResult<(usize, Option<IncidentId>)> {
     let mut tx = store.begin().await?;
-    let open = told::open_after(&mut tx, after, LOOKED_AT).await?;
+    let open = open::open_after(&mut tx, after, BATCH).await?;
     drop(tx);
     let mut over = 0;
     for one in &open {
         let mut tx = store.begin().await?;
-        let (ended, is_kept) = look(&mut tx, site, one, now).await?;
+        let (ended, is_kept) = judge_open(&mut tx, site, one, now).await?;
         if is_kept {
             tx.commit().await?;
             over += usize::from(ended);
         }
     }
     let last = open.last().map(|last| last.id);
-    Ok((over, last.filter(|_| open.len() as i64 == LOOKED_AT)))
+    Ok((over, last.filter(|_| open.len() as i64 == BATCH)))
 }
 
 /// The parts of a lost host. A part that signed off is neither silent nor back.
@@ -281,9 +286,9 @@ impl Standing {
         let mut standing = Self::default();
         for linked in parts {
             // Any other time means another report, even an earlier time: the server's clock may have been set back.
-            let is_heard = |one: &Resident| one.part.heard_at != linked.heard_at;
+            let has_reported = |one: &Resident| one.part.heard_at != linked.heard_at;
             match linked.resident {
-                Some(one) if linked.back_at.is_none() && !is_heard(&one) => {
+                Some(one) if linked.back_at.is_none() && !has_reported(&one) => {
                     standing.silent.push(one);
                     continue;
                 }
@@ -299,7 +304,7 @@ impl Standing {
 }
 
 /// Checks one incident. Returns whether it has ended, and whether to commit.
-async fn look(tx: &mut Tx, site: &Site, open: &Open, now: DateTime<Utc>) -> StoreResult<(bool, bool)> {
+async fn judge_open(tx: &mut Tx, site: &Site, open: &Open, now: DateTime<Utc>) -> StoreResult<(bool, bool)> {
     let parts = deadbeat_store::celery::host::parts_of(tx, open.project_id, open.id).await?;
     let Standing { silent, back, fresh } = Standing::of(parts);
     if silent.is_empty() {
@@ -312,10 +317,10 @@ async fn look(tx: &mut Tx, site: &Site, open: &Open, now: DateTime<Utc>) -> Stor
         && back.iter().any(|(other, since)| {
             other.machine == one.machine && since.is_some_and(|since| now - since >= BACK_FOR)
         })
-        && let Some(told) = own(tx, one).await?
+        && let Some(rewritten) = own(tx, one).await?
     {
         // The machine still runs, so only this part is silent.
-        rewrite(tx, open.project_id, open.id, &told, now).await?;
+        rewrite(tx, open.project_id, open.id, &rewritten, now).await?;
         return Ok((false, true));
     }
     let host = Host {
@@ -327,9 +332,9 @@ async fn look(tx: &mut Tx, site: &Site, open: &Open, now: DateTime<Utc>) -> Stor
         works: false,
         affected: Affected::default(),
     };
-    let told = retold(&host);
-    if told.summary != open.summary {
-        rewrite(tx, open.project_id, open.id, &told, now).await?;
+    let rewritten = rewritten_text(&host);
+    if rewritten.summary != open.summary {
+        rewrite(tx, open.project_id, open.id, &rewritten, now).await?;
     }
     Ok((false, true))
 }
@@ -363,7 +368,7 @@ async fn end(
     } else {
         Trigger::Report
     };
-    incident::record(tx, site, &[host.news(Status::Up, trigger, now)]).await?;
+    incident::record(tx, site, &[host.occurrences(Status::Up, trigger, now)]).await?;
     // The incident is now locked, so no further part can join it.
     let parts = deadbeat_store::celery::host::parts_of(tx, open.project_id, open.id).await?;
     let standing = Standing::of(parts);
@@ -372,12 +377,12 @@ async fn end(
 }
 
 /// Returns the text for one part's own incident, or `None` if the part is not overdue or has an incident.
-async fn own(tx: &mut Tx, one: &Resident) -> StoreResult<Option<Retold>> {
+async fn own(tx: &mut Tx, one: &Resident) -> StoreResult<Option<RewrittenText>> {
     let subject = (one.kind, one.part.id);
-    let is_told = !deadbeat_store::incident::subjects_open(tx, one.project_id, &[subject])
+    let is_alerted = !deadbeat_store::incident::subjects_open(tx, one.project_id, &[subject])
         .await?
         .is_empty();
-    if one.status != Status::Down || is_told {
+    if one.status != Status::Down || is_alerted {
         return Ok(None);
     }
     let (cause, explained) = if one.kind == SubjectKind::Beat {
@@ -391,15 +396,17 @@ async fn own(tx: &mut Tx, one: &Resident) -> StoreResult<Option<Retold>> {
         let cause = Cause::WorkerLost;
         (cause, worker.map(|worker| explain::of_worker(worker, cause)))
     };
-    Ok(explained.map(Explanation::visible).map(|explained| Retold {
-        subject: Subject {
-            kind: one.kind,
-            id: one.part.id,
-            name: one.name.clone(),
-        },
-        cause,
-        summary: explained.summary,
-        evidence: explained.evidence,
-        repair: explained.repair,
-    }))
+    Ok(explained
+        .map(Explanation::visible)
+        .map(|explained| RewrittenText {
+            subject: Subject {
+                kind: one.kind,
+                id: one.part.id,
+                name: one.name.clone(),
+            },
+            cause,
+            summary: explained.summary,
+            evidence: explained.evidence,
+            repair: explained.repair,
+        }))
 }

@@ -7,8 +7,8 @@
 pub mod report;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use deadbeat_domain::celery::condition::UNSEEN_FOR;
-use deadbeat_domain::celery::result_backend::{BackendView, BrokerSeen, is_told};
+use deadbeat_domain::celery::condition::UNSAMPLED_FOR;
+use deadbeat_domain::celery::result_backend::{BackendView, BrokerState, is_alerted};
 use deadbeat_domain::change::{Transition, Trigger};
 use deadbeat_domain::ids::ProjectId;
 use deadbeat_domain::incident::SubjectKind;
@@ -35,17 +35,17 @@ fn read(processes: Vec<Process>) -> Vec<(Process, Report)> {
         .collect()
 }
 
-fn broker_seen(broker: &Broker) -> BrokerSeen {
+fn state_of_broker(broker: &Broker) -> BrokerState {
     if broker.state.trouble.is_some() {
-        BrokerSeen::Troubled
+        BrokerState::Troubled
     } else {
-        BrokerSeen::Well(broker.sampled_at)
+        BrokerState::Well(broker.sampled_at)
     }
 }
 
 /// Handles a report of a process of the application. The caller also says whether the process had a fault before. Returns true if an incident opened
 /// or ended.
-pub(crate) async fn heard(
+pub(crate) async fn on_report(
     tx: &mut Tx,
     site: &Site,
     broker: Option<&Broker>,
@@ -63,7 +63,7 @@ pub(crate) async fn heard(
     };
     let open = deadbeat_store::celery::result_backend::open_about(tx, broker.project_id, broker.id).await?;
     match (trouble, open) {
-        (Some(trouble), None) if is_told(&trouble, broker_seen(broker), now) => {
+        (Some(trouble), None) if is_alerted(&trouble, state_of_broker(broker), now) => {
             let processes = read(
                 deadbeat_store::celery::result_backend::reports(tx, broker.project_id, &broker.app, now)
                     .await?,
@@ -114,7 +114,7 @@ async fn settle(tx: &mut Tx, site: &Site, open: &Open, now: DateTime<Utc>) -> St
         .iter()
         .any(|(_, report)| report.answered_at.is_some_and(|at| at > open.opened_at));
     // No process uses the backend any more, so its state is unknown.
-    if !is_answered && open.app.is_some() && now - open.opened_at < UNSEEN_FOR {
+    if !is_answered && open.app.is_some() && now - open.opened_at < UNSAMPLED_FOR {
         return Ok(false);
     }
     let backend = Backend {
@@ -141,11 +141,11 @@ async fn settle(tx: &mut Tx, site: &Site, open: &Open, now: DateTime<Utc>) -> St
 }
 
 async fn record(tx: &mut Tx, site: &Site, backend: &Backend, transition: Transition) -> StoreResult<()> {
-    let news = Occurrence {
+    let occurrences = Occurrence {
         changed: Changed::ResultBackend(backend),
         what: OccurrenceKind::Transition(transition),
     };
-    incident::record(tx, site, &[news]).await
+    incident::record(tx, site, &[occurrences]).await
 }
 
 /// Checks the open incidents of all projects, each project in its own transaction. Returns how many ended. An error in one project does not affect
@@ -213,13 +213,13 @@ pub(crate) async fn view(
     else {
         return Ok(None);
     };
-    let is_told = deadbeat_store::celery::result_backend::open_about(tx, broker.project_id, broker.id)
+    let is_alerted = deadbeat_store::celery::result_backend::open_about(tx, broker.project_id, broker.id)
         .await?
         .is_some();
     Ok(Some(BackendView {
         id: broker.id,
         since,
-        is_told,
+        is_alerted,
         holds_up_beat: troubled.iter().any(|(process, _)| process.worker.is_none()),
         holds_up: troubled
             .iter()

@@ -48,7 +48,7 @@ pub struct NewStage {
     /// The entry's monitor.
     pub monitor_id: Option<MonitorId>,
     /// The reported stage.
-    pub told: StageReport,
+    pub reported: StageReport,
 }
 
 /// Counters for metrics.
@@ -304,49 +304,49 @@ async fn write_in(
         .await?
         .into_iter()
         .peekable();
-    for (key, told) in runs {
+    for (key, reported) in runs {
         let known = stored.next_if(|known| (known.project_id, known.run_id) == *key);
         match known {
             Some(mut known) => {
                 let was = Was::of(&known);
-                if fold_all(&mut known.trace, told, fresh) {
+                if fold_all(&mut known.trace, reported, fresh) {
                     changes.change(known, was);
                 }
             }
-            None => changes.new.extend(first_told(*key, told, fresh)),
+            None => changes.new.extend(first_reported(*key, reported, fresh)),
         }
     }
     changes.write(tx).await
 }
 
 /// Adds the stages of one run to its trace. Returns false if all of them were known.
-fn fold_all(trace: &mut Trace, told: &OfRun<'_>, fresh: &mut [Fresh]) -> bool {
-    let mut is_news = false;
-    for (place, _, stage) in told {
-        if fold(trace, &stage.told) {
-            is_news = true;
-            fresh[*place].insert(stage.told.stage.id);
+fn fold_all(trace: &mut Trace, reported: &OfRun<'_>, fresh: &mut [Fresh]) -> bool {
+    let mut is_changed = false;
+    for (place, _, stage) in reported {
+        if fold(trace, &stage.reported) {
+            is_changed = true;
+            fresh[*place].insert(stage.reported.stage.id);
         }
     }
-    is_news
+    is_changed
 }
 
 /// Makes the trace of a run without earlier stages.
-fn first_told(
+fn first_reported(
     (project_id, run_id): (ProjectId, Uuid),
-    told: &OfRun<'_>,
+    reported: &OfRun<'_>,
     fresh: &mut [Fresh],
 ) -> Option<Stored> {
-    let (_, _, first) = told.first()?;
+    let (_, _, first) = reported.first()?;
     let mut trace = Trace::default();
-    fold_all(&mut trace, told, fresh);
+    fold_all(&mut trace, reported, fresh);
     Some(Stored {
         project_id,
         run_id,
         app: first.app.clone(),
         entry: first.entry.clone(),
         monitor_id: first.monitor_id,
-        heard_first_at: told.iter().map(|(_, received_at, _)| *received_at).min()?,
+        heard_first_at: reported.iter().map(|(_, received_at, _)| *received_at).min()?,
         trace,
     })
 }

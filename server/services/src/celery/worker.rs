@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::celery::host::load::HostLoad;
 use deadbeat_domain::celery::switch::Switch;
-use deadbeat_domain::celery::worker::incarnation::{self, Said};
+use deadbeat_domain::celery::worker::incarnation::{self, WorkerReport};
 use deadbeat_domain::celery::worker::orphan::LISTED_WITHIN;
 use deadbeat_domain::celery::worker::{
     GHOST_PATIENCE, Phase, SnapshotFacts, on_failed_exit, on_snapshot, trouble,
@@ -153,7 +153,7 @@ impl WorkerSnapshot {
     pub(crate) fn listed(&self) -> Option<Vec<Uuid>> {
         let turns = self
             .loop_lag_seconds
-            .is_none_or(|lag| lag < crate::celery::gather::view::STANDS_STILL_SECONDS);
+            .is_none_or(|lag| lag < crate::celery::gather::view::STUCK_SECONDS);
         let running = self.running.as_ref().filter(|_| turns)?;
         Some(
             running
@@ -241,7 +241,7 @@ fn got_on(before: &serde_json::Value, snapshot: &WorkerSnapshot, is_waited_for: 
 }
 
 /// The greatest age at which a sample of a queue still counts.
-const FRESH_LOOK: TimeDelta = TimeDelta::seconds(30);
+const FRESH_SAMPLE: TimeDelta = TimeDelta::seconds(30);
 /// Messages that have waited for less may still be on their way to a worker.
 const MOMENT: TimeDelta = TimeDelta::seconds(5);
 
@@ -250,13 +250,13 @@ fn is_waited_for(queues: &[Queue], consumed: &[String], now: DateTime<Utc>) -> b
     queues.iter().any(|queue| {
         queue.depth > 0
             && consumed.contains(&queue.name)
-            && now - queue.seen_at <= FRESH_LOOK
+            && now - queue.seen_at <= FRESH_SAMPLE
             && queue.waiting_since.is_some_and(|since| now - since >= MOMENT)
     })
 }
 
 /// Returns the facts that show whether the worker works.
-fn look(
+fn snapshot_facts(
     snapshot: &WorkerSnapshot,
     worker: &Worker,
     is_waited_for: bool,
@@ -289,7 +289,7 @@ fn look(
 }
 
 /// Handles a snapshot.
-pub(crate) async fn heard(
+pub(crate) async fn on_report(
     services: &Services,
     project: ProjectId,
     snapshot: WorkerSnapshot,
@@ -364,20 +364,20 @@ pub(crate) async fn heard(
                 .unwrap_or(fresh)
         }
     };
-    let mut look_at = None;
+    let mut judge_at = None;
     if let Some(id) = snapshot.incarnation {
-        let said = Said {
+        let said = WorkerReport {
             id,
             host: snapshot.host.as_deref(),
             period_seconds: snapshot.period_seconds,
             grace_seconds: snapshot.grace_seconds,
             phase: snapshot.state,
         };
-        let has_namesake = incarnation::heard(&mut worker.incarnations, &said, now);
-        look_at = incarnation::next_look(&worker.incarnations, &[]);
+        let has_namesake = incarnation::on_report(&mut worker.incarnations, &said, now);
+        judge_at = incarnation::next_judgement(&worker.incarnations, &[]);
         if has_namesake && snapshot.state != Phase::Running {
             // Another process with the same name continues, and only this one stops.
-            deadbeat_store::celery::worker::update(&mut tx, &worker, false, look_at, None).await?;
+            deadbeat_store::celery::worker::update(&mut tx, &worker, false, judge_at, None).await?;
             tx.commit().await?;
             return Ok(Verdict::Accepted);
         }
@@ -392,7 +392,7 @@ pub(crate) async fn heard(
             .await?
         {
             // The sweep judges this, because it holds the necessary locks.
-            look_at = Some(now);
+            judge_at = Some(now);
         }
     }
     let queues = deadbeat_store::celery::queue::of_app(&mut tx, project, &snapshot.app).await?;
@@ -406,7 +406,7 @@ pub(crate) async fn heard(
     let broker = deadbeat_store::celery::broker::of_app(&mut tx, project, &snapshot.app).await?;
     // A frozen broker blocks every process that calls it, while the processes' connections look intact.
     let is_broker_well = broker.as_ref().is_none_or(|broker| {
-        broker.state.trouble.is_none() && broker.sampled_at.is_none_or(|at| now - at <= FRESH_LOOK)
+        broker.state.trouble.is_none() && broker.sampled_at.is_none_or(|at| now - at <= FRESH_SAMPLE)
     });
     // After a silence, nobody knows what the worker did in that time.
     let was_away = worker
@@ -421,17 +421,18 @@ pub(crate) async fn heard(
     if was_away || !is_broker_well || waits || got_on(&worker.snapshot, &snapshot, is_waited_for) {
         worker.progress_at = now;
     }
-    let mut look = look(&snapshot, &worker, is_waited_for, skew, now);
-    look.connected &= is_broker_well && !waits;
+    let mut snapshot_facts = snapshot_facts(&snapshot, &worker, is_waited_for, skew, now);
+    snapshot_facts.connected &= is_broker_well && !waits;
     let is_reached = broker
         .as_ref()
         .is_some_and(|broker| broker.reach.is_reached_without(&snapshot.worker, now));
-    let gets_nothing = snapshot.connected == Some(false) && is_waited_for && look.stuck_for >= GHOST_PATIENCE;
-    look.is_cut_off = (is_broker_well && is_reached && gets_nothing)
+    let gets_nothing =
+        snapshot.connected == Some(false) && is_waited_for && snapshot_facts.stuck_for >= GHOST_PATIENCE;
+    snapshot_facts.is_cut_off = (is_broker_well && is_reached && gets_nothing)
         || broker
             .as_ref()
             .is_some_and(|broker| broker.reach.is_cut_off(&snapshot.worker, now));
-    let trouble = trouble(&look);
+    let trouble = trouble(&snapshot_facts);
     worker.state.period_seconds = snapshot.period_seconds;
     worker.state.grace_seconds = snapshot.grace_seconds;
     // While the worker reconnects it consumes nothing, but it will consume the same queues as before. The messages in these queues must still be
@@ -442,7 +443,7 @@ pub(crate) async fn heard(
     }
     let was_troubled = report::is_troubled(worker.snapshot.get("result_backend"));
     worker.snapshot = stored;
-    if look.is_cut_off {
+    if snapshot_facts.is_cut_off {
         worker.snapshot["cut_off"] = true.into();
     }
     let transition = if snapshot.has_failed() {
@@ -454,20 +455,20 @@ pub(crate) async fn heard(
     // Set `check_after` so that the sweep finds the first deadline: in a new row it is empty.
     let arms = transition.is_some_and(|transition| transition.to == Status::Up);
     // The snapshot of a stopping worker does not name the queues that are kept, so its key does not count for them.
-    deadbeat_store::celery::worker::update(&mut tx, &worker, arms, look_at, key.filter(|_| names_queues))
+    deadbeat_store::celery::worker::update(&mut tx, &worker, arms, judge_at, key.filter(|_| names_queues))
         .await?;
     let (samples, names) = if snapshot.state == Phase::Running {
         let known = broker.as_ref();
-        broker::asked_to_look(&mut tx, project, &worker.app, &worker.name, known, key, now).await?
+        broker::samples_wanted(&mut tx, project, &worker.app, &worker.name, known, key, now).await?
     } else {
         deadbeat_store::celery::broker::dismiss(&mut tx, project, &worker.app, &worker.name).await?;
         (false, Vec::new())
     };
     // After a transition, the report about the result backend waits for the next snapshot, because monitors are locked before incidents.
-    let mut is_news = transition.is_some();
+    let mut is_changed = transition.is_some();
     if transition.is_none() {
         let report = snapshot.result_backend.as_ref();
-        is_news = result_backend::heard(
+        is_changed = result_backend::on_report(
             &mut tx,
             &services.site,
             broker.as_ref(),
@@ -482,17 +483,17 @@ pub(crate) async fn heard(
             let well = [(project, SubjectKind::Worker, worker.id.0)];
             incident::rearm_members(&mut tx, &services.site, &well, now).await?;
         }
-        let news = Occurrence {
+        let occurrences = Occurrence {
             changed: Changed::Worker(&worker),
             what: OccurrenceKind::Transition(transition),
         };
-        incident::record(&mut tx, &services.site, &[news]).await?;
+        incident::record(&mut tx, &services.site, &[occurrences]).await?;
     }
     tx.commit().await?;
-    if is_news {
+    if is_changed {
         services.outbox_bell.notify_one();
     }
-    Ok(Verdict::Heard {
+    Ok(Verdict::Received {
         samples,
         queues: names,
     })

@@ -11,7 +11,7 @@ use deadbeat_domain::people::permission::Action;
 use deadbeat_store::incident::Incident;
 use deadbeat_store::{StoreResult, Tx};
 
-use crate::alert::outbox::{self, Telling};
+use crate::alert::outbox::{self, IncidentAlert};
 use crate::celery::beat::{incarnation, schedule_emptied};
 use crate::people::audit;
 use crate::{ServiceError, Services, feed};
@@ -104,7 +104,7 @@ pub(crate) async fn acknowledge_as(
     // Cancel waiting alerts first: a channel that got no alert about the incident gets none about its
     // acknowledgement.
     outbox::forget_waiting(&mut tx, &[(project, id)], now).await?;
-    let mut told = 0;
+    let mut alerted = 0;
     if is_first {
         let subject = ChangeSubject::Incident(id);
         feed::note(&mut tx, project, subject, ChangeKind::Acknowledged, now);
@@ -119,7 +119,7 @@ pub(crate) async fn acknowledge_as(
         );
     }
     if is_first && seen.resolved_at.is_none() {
-        let telling = Telling {
+        let incident_alert = IncidentAlert {
             phase: Phase::Acknowledged,
             incident: &seen,
             monitor: None,
@@ -127,11 +127,11 @@ pub(crate) async fn acknowledge_as(
             at: now,
             step: &[],
         };
-        told = outbox::tell(&mut tx, &services.site, &[telling]).await?;
+        alerted = outbox::announce_incidents(&mut tx, &services.site, &[incident_alert]).await?;
     }
     deadbeat_store::alert::escalation::end(&mut tx, &[(project, id)]).await?;
     tx.commit().await?;
-    if told > 0 {
+    if alerted > 0 {
         services.outbox_bell.notify_one();
     }
     if !schedule_emptied::acknowledged(services, project, &seen).await?

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::changed::Changed;
 use super::readable;
-use crate::alert::outbox::{self, Telling};
+use crate::alert::outbox::{self, IncidentAlert};
 use crate::{Site, feed};
 
 /// Records that monitors have been calm for long enough. If a monitor has been down all the time, its channels get one
@@ -56,12 +56,12 @@ pub(super) async fn calm(
         .filter(|(_, is_down, _)| *is_down)
         .map(|(changed, _, at)| (changed.subject().id, (*changed, *at)))
         .collect();
-    let tellings: Vec<Telling<'_>> = incidents
+    let incident_alerts: Vec<IncidentAlert<'_>> = incidents
         .iter()
         .filter(|incident| incident.acknowledged_at.is_none())
         .filter_map(|incident| {
             let (changed, at) = down.get(&incident.subject.id)?;
-            Some(Telling {
+            Some(IncidentAlert {
                 phase: Phase::Reminder,
                 incident,
                 monitor: changed.monitor(),
@@ -71,6 +71,6 @@ pub(super) async fn calm(
             })
         })
         .collect();
-    outbox::tell(tx, site, &tellings).await?;
+    outbox::announce_incidents(tx, site, &incident_alerts).await?;
     Ok(())
 }

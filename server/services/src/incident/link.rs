@@ -91,14 +91,14 @@ pub(crate) fn sign(message: &mut Message, channel: ChannelId, ring: &Keyring, si
 ///
 /// # Errors
 /// If the database is away.
-pub async fn look(services: &Services, link: &Link) -> Result<Option<Incident>, ServiceError> {
+pub async fn preview(services: &Services, link: &Link) -> Result<Option<Incident>, ServiceError> {
     if channel_of(services, link).await?.is_none() {
         return Ok(None);
     }
     Ok(deadbeat_store::incident::get(&services.reader(), link.project, link.incident).await?)
 }
 
-/// Acknowledges the incident of a link, for a client at `from`. None: see [`look`].
+/// Acknowledges the incident of a link, for a client at `from`. None: see [`preview`].
 ///
 /// # Errors
 /// If the database is away.

@@ -87,8 +87,9 @@ impl Swept {
 }
 
 /// Returns the number of subjects that went down.
-fn downs(news: &[Occurrence<'_>]) -> usize {
-    news.iter()
+fn downs(occurrences: &[Occurrence<'_>]) -> usize {
+    occurrences
+        .iter()
         .filter(|one| {
             one.what
                 .transition()
@@ -117,7 +118,7 @@ pub struct Evaluator {
     /// The loop itself. The next three duties are parts of the loop that run at intervals of their own.
     duty: Duty,
     hosts_duty: Duty,
-    unseen_duty: Duty,
+    unsampled_duty: Duty,
     unbegun_duty: Duty,
     /// Id of this process among the processes that sweep.
     id: Uuid,
@@ -153,7 +154,7 @@ impl Evaluator {
             beside: None,
             duty: Duty::new("evaluator"),
             hosts_duty: Duty::new("lost_hosts"),
-            unseen_duty: Duty::new("unseen"),
+            unsampled_duty: Duty::new("unseen"),
             unbegun_duty: Duty::new("unbegun_runs"),
             id: Uuid::now_v7(),
             stamped: AtomicI64::new(0),
@@ -170,7 +171,7 @@ impl Evaluator {
         [
             &self.duty,
             &self.hosts_duty,
-            &self.unseen_duty,
+            &self.unsampled_duty,
             &self.unbegun_duty,
         ]
         .map(Duty::clone)
@@ -253,8 +254,8 @@ impl Evaluator {
         let agenda = deadbeat_store::judge::evaluator::agenda(&self.store.reader(), beside, now).await?;
         self.selfwatch.turned(now);
         // While no process listens, or received signals are not written yet, a missing report proves nothing.
-        let hears = self.beside.as_ref().is_none_or(|(_, health)| health.is_well());
-        let Some(judged_until) = agenda.hearing.judged_until(now).filter(|_| hears) else {
+        let takes = self.beside.as_ref().is_none_or(|(_, health)| health.is_well());
+        let Some(judged_until) = agenda.reception.judged_until(now).filter(|_| takes) else {
             return Ok((Swept::default(), None));
         };
         let judged_at = judged_until - self.settling;
@@ -293,17 +294,17 @@ impl Evaluator {
                 }
             }
         }
-        self.look_at_hosts(judged_at).await;
-        self.give_up_unseen(judged_at).await;
-        self.look_for_unbegun(judged_at).await;
+        self.judge_hosts(judged_at).await;
+        self.give_up_unsampled(judged_at).await;
+        self.find_unbegun(judged_at).await;
         if agenda.notice.is_some_and(|at| at <= now) {
-            blind_notice::tell_due(&self.store, now, BATCH).await?;
+            blind_notice::send_due(&self.store, now, BATCH).await?;
             self.outbox_bell.notify_one();
         }
         // Before the reminders, which it puts off.
         if agenda.long_down().is_some_and(|at| at <= now) {
             loop {
-                let batch = self.tell_long_down(now).await?;
+                let batch = self.alert_long_down(now).await?;
                 self.batched(&batch, &mut swept).await?;
                 if !batch.is_full {
                     break;

@@ -36,7 +36,7 @@ pub(crate) trait Work: Send + 'static {
     const BATCH: usize;
 
     /// The weight up to which a batch is filled if an earlier batch left items. The work then chooses a batch from these items.
-    const LOOKED_AT: usize = Self::BATCH;
+    const EXAMINED: usize = Self::BATCH;
 
     /// How many items are taken from the queue before weights count.
     const AT_ONCE: usize = 1;
@@ -135,7 +135,7 @@ impl<W: Work> Lane<W> {
     async fn write_all(&mut self, stop: CancellationToken) {
         loop {
             let mut batch = self.work.left();
-            let most = if batch.is_empty() { W::BATCH } else { W::LOOKED_AT };
+            let most = if batch.is_empty() { W::BATCH } else { W::EXAMINED };
             // Items that an earlier batch left have waited already, so begin at once.
             if batch.is_empty() {
                 let pause = self.work.pause();

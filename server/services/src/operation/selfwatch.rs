@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use deadbeat_domain::judge::hearing::Hold;
+use deadbeat_domain::judge::reception::Hold;
 use deadbeat_store::Reader;
 use deadbeat_store::connection::asker::for_all;
 use deadbeat_store::operation::stats::{Backlog, Pulse};
@@ -47,7 +47,7 @@ struct Inner {
     silent: AtomicU64,
     retention: Arc<retention::RemovalCounters>,
     /// When the last check of the database began, and its result if the database answered.
-    looked: Mutex<Option<(Instant, Option<Pulse>)>>,
+    polled: Mutex<Option<(Instant, Option<Pulse>)>>,
 }
 
 /// The sweeps of this process since its start.
@@ -138,7 +138,7 @@ impl Readiness {
     /// Returns why silence is not judged at the moment although evaluators run, as far as this process knows.
     #[must_use]
     pub fn hold(&self, now: DateTime<Utc>) -> Option<Hold> {
-        self.pulse.and_then(|pulse| pulse.hearing.hold(now))
+        self.pulse.and_then(|pulse| pulse.reception.hold(now))
     }
 
     /// Returns true if some process judges silence.
@@ -264,15 +264,15 @@ impl Selfwatch {
     /// Checks the database. Callers that arrive during a check share the next one, so that all of them use one connection.
     async fn pulse(&self, reader: &Reader, now: DateTime<Utc>) -> Option<Pulse> {
         let asked_at = Instant::now();
-        let mut looked = self.inner.looked.lock().await;
+        let mut polled = self.inner.polled.lock().await;
         let began_at = Instant::now();
-        match *looked {
+        match *polled {
             Some((at, pulse)) if at >= asked_at => pulse,
             _ => {
                 let pulse = for_all(deadbeat_store::operation::stats::pulse(reader, now))
                     .await
                     .ok();
-                *looked = Some((began_at, pulse));
+                *polled = Some((began_at, pulse));
                 pulse
             }
         }

@@ -35,8 +35,8 @@ impl Health {
         self.names(|failed| failed.is_empty())
     }
 
-    fn names<T>(&self, look: impl FnOnce(&mut BTreeSet<String>) -> T) -> T {
-        look(&mut self.failed.lock().unwrap_or_else(PoisonError::into_inner))
+    fn names<T>(&self, read: impl FnOnce(&mut BTreeSet<String>) -> T) -> T {
+        read(&mut self.failed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -97,7 +97,7 @@ impl Watchdog {
             return Err("the delivery loop is behind".to_owned());
         }
         // While no process listens, no deadline is judged, however well the loops run.
-        if is_blind(readiness.pulse.and_then(|pulse| pulse.hearing.last_stamp), now) {
+        if is_blind(readiness.pulse.and_then(|pulse| pulse.reception.last_stamp), now) {
             return Err("no process listens".to_owned());
         }
         if !readiness.has_judged(now) {

@@ -184,7 +184,7 @@ pub struct Offer {
 ///
 /// # Errors
 /// If the database cannot be reached.
-pub async fn look(services: &Services, token: &str) -> Result<Option<Offer>, ServiceError> {
+pub async fn inspect(services: &Services, token: &str) -> Result<Option<Offer>, ServiceError> {
     let Some(found) = find(services, token).await? else {
         return Ok(None);
     };

@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn who_sends_too_much_is_told_when_to_come_back_and_nobody_else_is() {
+    fn who_sends_too_much_is_answered_when_to_come_back_and_nobody_else_is() {
         let quotas = Quotas::new(QuotaSettings {
             pings_per_second: 5,
             ..QuotaSettings::default()

@@ -58,19 +58,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_key_is_told_once_a_minute_and_a_flood_of_keys_fills_nothing() {
+    fn each_key_is_reported_once_a_minute_and_a_flood_of_keys_fills_nothing() {
         let now: DateTime<Utc> = "2026-07-01T02:00:00Z".parse().unwrap();
-        let told = OnceAMinute::default();
-        assert!(told.is_first(1, now) && told.is_first(2, now));
-        assert!(!told.is_first(1, now + TimeDelta::seconds(59)));
-        assert!(told.is_first(1, now + TimeDelta::seconds(60)));
+        let alerted = OnceAMinute::default();
+        assert!(alerted.is_first(1, now) && alerted.is_first(2, now));
+        assert!(!alerted.is_first(1, now + TimeDelta::seconds(59)));
+        assert!(alerted.is_first(1, now + TimeDelta::seconds(60)));
         // The clock was set back.
-        assert!(told.is_first(1, now - TimeDelta::days(1)));
+        assert!(alerted.is_first(1, now - TimeDelta::days(1)));
 
         let lines = (0..3 * MOST as u128)
-            .filter(|key| told.is_first(*key, now))
+            .filter(|key| alerted.is_first(*key, now))
             .count();
-        assert!(lines <= MOST && told.last().len() <= MOST, "{lines}");
-        assert!(told.is_first(7, now + TimeDelta::minutes(2)));
+        assert!(lines <= MOST && alerted.last().len() <= MOST, "{lines}");
+        assert!(alerted.is_first(7, now + TimeDelta::minutes(2)));
     }
 }

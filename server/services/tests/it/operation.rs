@@ -3,5 +3,5 @@
 mod listening;
 mod migrate;
 mod retention;
-mod unheard;
+mod unjudged;
 mod watchdog;

@@ -47,7 +47,7 @@ pub struct World {
 
 /// An incident as the tests compare it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
+pub struct Alerted {
     pub subject: Uuid,
     pub cause: String,
     pub open: bool,
@@ -196,7 +196,7 @@ impl World {
     }
 
     /// A monitor that alerts only these channels.
-    pub async fn monitor_telling(&self, name: &str, channels: Vec<ChannelId>) -> Monitor {
+    pub async fn monitor_with_channels(&self, name: &str, channels: Vec<ChannelId>) -> Monitor {
         let channels = Some(ChannelChoice::These(channels));
         self.monitor_with(
             name,
@@ -285,7 +285,7 @@ impl World {
         assert!(
             matches!(
                 verdicts[..],
-                [Verdict::Accepted | Verdict::Heard { .. } | Verdict::Ticked { .. }]
+                [Verdict::Accepted | Verdict::Received { .. } | Verdict::Ticked { .. }]
             ),
             "{verdicts:?}"
         );
@@ -340,14 +340,14 @@ impl World {
     }
 
     /// Returns all incidents, oldest first.
-    pub async fn incidents(&self) -> Vec<Told> {
+    pub async fn incidents(&self) -> Vec<Alerted> {
         let rows: Vec<(Uuid, String, bool)> =
             sqlx::query_as("SELECT subject_id, cause, resolved_at IS NULL FROM incident ORDER BY id")
                 .fetch_all(&self.pool)
                 .await
                 .unwrap();
         rows.into_iter()
-            .map(|(subject, cause, open)| Told { subject, cause, open })
+            .map(|(subject, cause, open)| Alerted { subject, cause, open })
             .collect()
     }
 
@@ -392,8 +392,8 @@ pub fn incoming(address: Address, signal: Signal) -> Incoming {
     }
 }
 
-pub fn told(subject: impl Into<Uuid>, cause: &str, open: bool) -> Told {
-    Told {
+pub fn alerted(subject: impl Into<Uuid>, cause: &str, open: bool) -> Alerted {
+    Alerted {
         subject: subject.into(),
         cause: cause.to_owned(),
         open,

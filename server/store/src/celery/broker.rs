@@ -244,7 +244,7 @@ pub async fn of_app(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<O
 ///
 /// # Errors
 /// If the database is away.
-pub async fn claim_unseen(tx: &mut Tx, before: DateTime<Utc>, limit: i64) -> StoreResult<Vec<Broker>> {
+pub async fn claim_unsampled(tx: &mut Tx, before: DateTime<Utc>, limit: i64) -> StoreResult<Vec<Broker>> {
     let rows = sqlx::query_as!(
         Row,
         "SELECT id, project_id, app, status, trouble, trouble_since, sampler, sampler_until, sample, sampled_at,

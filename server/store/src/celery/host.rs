@@ -1,7 +1,7 @@
 //! Table `host_part`: the Beats and workers in the open incidents about hosts. This module also finds the Beats and
 //! workers that run on one machine.
 
-pub mod told;
+pub mod open;
 
 use std::collections::HashMap;
 

@@ -165,7 +165,7 @@ pub async fn insert(tx: &mut Tx, worker: &Worker) -> StoreResult<()> {
 }
 
 /// Writes a worker's state, and the key of its report (None: it did not report). The evaluator judges the worker when
-/// its deadline passes, or at `look_at`. Moves `check_after` only if necessary, or if the sweep wants it
+/// its deadline passes, or at `judge_at`. Moves `check_after` only if necessary, or if the sweep wants it
 /// (`moves_check`).
 ///
 /// # Errors
@@ -174,8 +174,8 @@ pub async fn update(
     tx: &mut Tx,
     worker: &Worker,
     moves_check: bool,
-    look_at: Option<DateTime<Utc>>,
-    told_with: Option<ApiKeyId>,
+    judge_at: Option<DateTime<Utc>>,
+    reported_with: Option<ApiKeyId>,
 ) -> StoreResult<()> {
     let state = &worker.state;
     sqlx::query!(
@@ -197,9 +197,9 @@ pub async fn update(
         moves_check,
         state.trouble.map(|cause| cause.as_str()),
         state.since,
-        told_with.map(|key| key.0),
+        reported_with.map(|key| key.0),
         serde_json::to_value(&worker.incarnations).unwrap_or_else(|_| Value::Array(Vec::new())),
-        look_at,
+        judge_at,
         worker.project_id.0
     )
     .execute(tx.conn())

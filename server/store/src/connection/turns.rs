@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_too_long_is_told_to_try_again_and_idle_projects_are_forgotten() {
+    async fn who_waits_too_long_is_asked_to_try_again_and_idle_projects_are_forgotten() {
         let turns = Turns::new(1, 1, Duration::from_millis(1));
         let project = ProjectId::generate();
         let turn = turns.take(project).await.unwrap();

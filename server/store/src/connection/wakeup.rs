@@ -52,8 +52,8 @@ impl Wakeups {
     /// If the database is away.
     pub async fn next(&mut self) -> StoreResult<Option<String>> {
         loop {
-            if let Ok(heard) = tokio::time::timeout(QUIET_IS_SUSPECT, self.listener.try_recv()).await {
-                return Ok(heard?.map(|notification| notification.payload().to_owned()));
+            if let Ok(reported) = tokio::time::timeout(QUIET_IS_SUSPECT, self.listener.try_recv()).await {
+                return Ok(reported?.map(|notification| notification.payload().to_owned()));
             }
             let asked = sqlx::query_scalar!("SELECT 1 AS \"one!\"").fetch_one(&mut self.listener);
             tokio::time::timeout(LIVES, asked)

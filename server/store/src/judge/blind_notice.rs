@@ -9,7 +9,7 @@ use crate::{StoreResult, Tx};
 
 /// The number of a project's monitors that could not be judged because of one blind spell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Unheard {
+pub struct Unjudged {
     /// The project.
     pub project_id: ProjectId,
     /// The blind spell.
@@ -18,12 +18,12 @@ pub struct Unheard {
     pub monitors: i64,
 }
 
-/// Adds to the pending notices. `unheard` must name each project and spell at most once. A notice that was sent is not
+/// Adds to the pending notices. `unjudged` must name each project and spell at most once. A notice that was sent is not
 /// sent again.
 ///
 /// # Errors
 /// If the database is away.
-pub async fn add(tx: &mut Tx, unheard: &[Unheard], tell_at: DateTime<Utc>) -> StoreResult<()> {
+pub async fn add(tx: &mut Tx, unjudged: &[Unjudged], tell_at: DateTime<Utc>) -> StoreResult<()> {
     // Sort the rows, so that two evaluators lock them in the same order and cannot deadlock.
     sqlx::query!(
         "INSERT INTO blind_notice (project_id, spell_started_at, spell_ended_at, monitors, tell_at)
@@ -31,10 +31,10 @@ pub async fn add(tx: &mut Tx, unheard: &[Unheard], tell_at: DateTime<Utc>) -> St
         FROM UNNEST($1::uuid[], $2::timestamptz[], $3::timestamptz[], $4::int8[]) AS new (project_id, started_at, ended_at, monitors)
         ORDER BY new.project_id, new.started_at
         ON CONFLICT (project_id, spell_started_at) DO UPDATE SET monitors = blind_notice.monitors + excluded.monitors",
-        &column(unheard, |one| one.project_id.0),
-        &column(unheard, |one| one.spell.started_at),
-        &column(unheard, |one| one.spell.ended_at),
-        &column(unheard, |one| one.monitors),
+        &column(unjudged, |one| one.project_id.0),
+        &column(unjudged, |one| one.spell.started_at),
+        &column(unjudged, |one| one.spell.ended_at),
+        &column(unjudged, |one| one.monitors),
         tell_at
     )
     .execute(tx.conn())
@@ -51,7 +51,7 @@ pub async fn take_due(
     now: DateTime<Utc>,
     forget: DateTime<Utc>,
     limit: i64,
-) -> StoreResult<Vec<Unheard>> {
+) -> StoreResult<Vec<Unjudged>> {
     let rows = sqlx::query!(
         "WITH due AS MATERIALIZED (
             SELECT project_id, spell_started_at FROM blind_notice WHERE tell_at <= $1
@@ -71,7 +71,7 @@ pub async fn take_due(
     .await?;
     Ok(rows
         .into_iter()
-        .map(|row| Unheard {
+        .map(|row| Unjudged {
             project_id: ProjectId(row.project_id),
             spell: BlindSpell {
                 started_at: row.spell_started_at,

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::incident::LONG_DOWN;
-use deadbeat_domain::judge::hearing::{Hearing, lost_before};
+use deadbeat_domain::judge::reception::{Reception, lost_before};
 use uuid::Uuid;
 
 use crate::operation::listener::SPOOL_COUNTS;
@@ -34,7 +34,7 @@ pub async fn stamp(store: &Store, id: Uuid, now: DateTime<Utc>) -> StoreResult<(
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Agenda {
     /// The stamps of the processes that receive signals.
-    pub hearing: Hearing,
+    pub reception: Reception,
     /// When the first Beat must be judged.
     pub beat: Option<DateTime<Utc>>,
     /// When the first worker must be judged.
@@ -106,7 +106,7 @@ pub async fn agenda(reader: &Reader, beside: Option<Uuid>, now: DateTime<Utc>) -
     .fetch_one(reader.pool())
     .await?;
     Ok(Agenda {
-        hearing: Hearing {
+        reception: Reception {
             last_stamp: row.last_stamp,
             spooled: row.spooled,
             vouched_until: row.vouched_until,

@@ -338,7 +338,7 @@ pub async fn lock_for_signals(
             .await?
         }
     };
-    let heard = rows.into_iter().map(|row| {
+    let signalled = rows.into_iter().map(|row| {
         let id = MonitorId(row.id);
         let project_id = ProjectId(row.project_id);
         let corrupt = |what: String| Unreadable {
@@ -384,7 +384,7 @@ pub async fn lock_for_signals(
             },
         })
     });
-    Ok(heard.collect())
+    Ok(signalled.collect())
 }
 
 /// Returns the ids and ping ids of those of these monitors that exist. It reads locked rows, too.

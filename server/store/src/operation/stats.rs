@@ -1,7 +1,7 @@
 //! Counts of the whole deployment, for metrics and readiness.
 
 use chrono::{DateTime, Utc};
-use deadbeat_domain::judge::hearing::{Hearing, lost_before};
+use deadbeat_domain::judge::reception::{Reception, lost_before};
 
 use crate::operation::listener::SPOOL_COUNTS;
 use crate::{Reader, StoreResult};
@@ -62,7 +62,7 @@ pub struct Pulse {
     /// The time of the last sweep of any process.
     pub last_sweep_at: Option<DateTime<Utc>>,
     /// The stamps of the processes that receive signals.
-    pub hearing: Hearing,
+    pub reception: Reception,
     /// The oldest `check_after` that has passed without a check.
     pub oldest_check: Option<DateTime<Utc>>,
     /// The time at which the most overdue attempt was due.
@@ -94,7 +94,7 @@ pub async fn pulse(reader: &Reader, now: DateTime<Utc>) -> StoreResult<Pulse> {
     .await?;
     Ok(Pulse {
         last_sweep_at: row.last_sweep_at,
-        hearing: Hearing {
+        reception: Reception {
             last_stamp: row.last_stamp,
             spooled: row.spooled,
             vouched_until: row.vouched_until,

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use deadbeat_domain::celery::switch::on_alive;
+use deadbeat_domain::celery::switch::on_heartbeat;
 use deadbeat_domain::monitor::ping::PingKind::{Fail, Success};
 use deadbeat_store::celery::beat;
 use deadbeat_store::judge::evaluator;
@@ -75,7 +75,7 @@ async fn what_is_not_due_is_not_claimed_and_the_longest_overdue_comes_first(pool
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_row_that_was_put_aside_is_looked_at_then_and_armed_only_if_it_was(pool: PgPool) {
+async fn a_row_that_was_put_aside_is_judged_then_and_armed_only_if_it_was(pool: PgPool) {
     let world = World::new(pool).await;
     let (up, down) = (world.monitor("up").await, world.monitor("down").await);
     world.ping(&down, Fail, 1).await;
@@ -119,7 +119,7 @@ async fn two_claimers_never_share_a_beat_nor_a_reminder(pool: PgPool) {
         let mut beat = beat::lock_or_create(&mut tx, world.project, &format!("b{number}"), 15.0, 60.0, at(0))
             .await
             .unwrap();
-        assert!(on_alive(&mut beat.state, None, at(0), at(0)).is_some());
+        assert!(on_heartbeat(&mut beat.state, None, at(0), at(0)).is_some());
         beat::update(&mut tx, std::slice::from_ref(&beat), false)
             .await
             .unwrap();
@@ -161,7 +161,7 @@ async fn two_claimers_never_share_a_beat_nor_a_reminder(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_success_makes_the_sweep_look_later_and_a_failure_not_at_all(pool: PgPool) {
+async fn a_success_makes_the_sweep_judge_later_and_a_failure_not_at_all(pool: PgPool) {
     let world = World::new(pool).await;
     let monitor = world.monitor("m").await;
     world.ping(&monitor, Success, 50).await;

@@ -197,10 +197,10 @@ async fn what_belongs_to_a_deleted_project_goes_with_it(pool: PgPool) {
 async fn an_alert_that_is_being_written_to_a_deleted_channel_goes_with_it(pool: PgPool) {
     let world = World::new(pool).await;
     let channel = world.channel("one").await;
-    let (mut telling, mut deleting) = (world.begin().await, world.begin().await);
+    let (mut incident_alert, mut deleting) = (world.begin().await, world.begin().await);
     let alert = new_alert(world.project, message(None, Alert::Test), &[channel]);
     assert_eq!(
-        delivery::enqueue(&mut telling, &[alert], at(90))
+        delivery::enqueue(&mut incident_alert, &[alert], at(90))
             .await
             .unwrap()
             .len(),
@@ -215,7 +215,7 @@ async fn an_alert_that_is_being_written_to_a_deleted_channel_goes_with_it(pool: 
             deleting.commit().await.unwrap();
             deleted
         },
-        async { telling.commit().await.unwrap() }
+        async { incident_alert.commit().await.unwrap() }
     );
 
     assert!(deleted);

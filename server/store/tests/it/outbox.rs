@@ -171,7 +171,7 @@ async fn an_incident_is_opened_and_resolved_once_a_channel_and_reminded_of_often
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_look_steps_from_channel_to_channel_and_goes_on_where_it_ended(pool: PgPool) {
+async fn a_step_goes_from_channel_to_channel_and_goes_on_where_it_ended(pool: PgPool) {
     let world = World::new(pool).await;
     let mut channels = Vec::new();
     for name in ["one", "two", "three"] {

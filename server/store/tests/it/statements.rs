@@ -89,7 +89,7 @@ fn unnamed(nodes: &[Node]) -> BTreeSet<String> {
     // UNION and similar words join queries. Each query must name its projects.
     for query in nodes.split(|node| ["union", "intersect", "except"].iter().any(|word| node.is(word))) {
         if is_query(query) {
-            look(query, &mut found);
+            visit(query, &mut found);
         }
         for node in query {
             if let Node::Group(group) = node {
@@ -123,7 +123,7 @@ const CLAUSES: [&str; 19] = [
     "on",
 ];
 
-fn look(query: &[Node], found: &mut BTreeSet<String>) {
+fn visit(query: &[Node], found: &mut BTreeSet<String>) {
     let mut tables: Vec<(String, String)> = Vec::new();
     let mut named: BTreeSet<Option<String>> = BTreeSet::new();
     let (mut is_list, mut is_condition, mut begins_table) = (false, false, false);

@@ -88,9 +88,9 @@ async fn nothing_is_read_with_another_projects_id(pool: PgPool) {
     feed::note(&mut tx, [change]);
     tx.commit().await.unwrap();
     let (apps, queues) = ([shops.app.clone()], shops.queues.clone());
-    let told = world.channel("one").await;
+    let alerted = world.channel("one").await;
     let open = world.incident(&owned).await;
-    let sent = world.enqueue(Some(open.id), Alert::Opened, &[told]).await[0];
+    let sent = world.enqueue(Some(open.id), Alert::Opened, &[alerted]).await[0];
     let reader = world.store.reader();
 
     // With its own project's id, each statement finds something; otherwise, the test would prove nothing.
@@ -141,8 +141,8 @@ async fn nothing_is_read_with_another_projects_id(pool: PgPool) {
                 .is_empty(),
             monitor::count(&mut tx, project).await.unwrap() > 0,
             !channel::for_alerts(&mut tx, &[project]).await.unwrap().is_empty(),
-            channel::get(&reader, project, told).await.unwrap().is_some(),
-            channel::lock(&mut tx, project, told).await.unwrap().is_some(),
+            channel::get(&reader, project, alerted).await.unwrap().is_some(),
+            channel::lock(&mut tx, project, alerted).await.unwrap().is_some(),
             !channel::list(&reader, project, page()).await.unwrap().is_empty(),
             channel::count(&mut tx, project).await.unwrap() > 0,
             !ping::list(&reader, project, owned.id, page())
@@ -212,7 +212,7 @@ async fn nothing_is_changed_with_another_projects_id(pool: PgPool) {
     let world = World::new(pool).await;
     let other = insert_project(&world.store).await;
     let owned = world.monitor("backup").await;
-    let told = world.channel("one").await;
+    let alerted = world.channel("one").await;
     let open = world.incident(&owned).await;
     let key = ApiKey {
         id: ApiKeyId::generate(),
@@ -230,14 +230,14 @@ async fn nothing_is_changed_with_another_projects_id(pool: PgPool) {
     let mut tx = world.begin().await;
     api_key::insert(&mut tx, &key, &[7; 32]).await.unwrap();
     assert_eq!(
-        settings::set_channels(&mut tx, world.project, owned.id, &[told])
+        settings::set_channels(&mut tx, world.project, owned.id, &[alerted])
             .await
             .unwrap(),
         1
     );
 
     assert!(!monitor::delete(&mut tx, other, owned.id).await.unwrap());
-    assert!(!channel::delete(&mut tx, other, told).await.unwrap());
+    assert!(!channel::delete(&mut tx, other, alerted).await.unwrap());
     assert!(
         incident::acknowledge(&mut tx, other, open.id, "ops", at(1))
             .await
@@ -246,19 +246,19 @@ async fn nothing_is_changed_with_another_projects_id(pool: PgPool) {
     );
     assert!(!api_key::revoke(&mut tx, other, key.id, at(1)).await.unwrap());
     assert_eq!(
-        settings::set_channels(&mut tx, other, owned.id, &[told])
+        settings::set_channels(&mut tx, other, owned.id, &[alerted])
             .await
             .unwrap(),
         0
     );
-    let alert = new_alert(other, message(None, Alert::Test), &[told]);
+    let alert = new_alert(other, message(None, Alert::Test), &[alerted]);
     let made = delivery::enqueue(&mut tx, &[alert], at(1)).await.unwrap();
     assert_eq!(made, [], "no message to another project's channel");
     let mut renamed = owned.clone();
     renamed.project_id = other;
     renamed.name = "stolen".to_owned();
     settings::update_settings(&mut tx, &renamed).await.unwrap();
-    let mut moved = channel::lock(&mut tx, world.project, told)
+    let mut moved = channel::lock(&mut tx, world.project, alerted)
         .await
         .unwrap()
         .unwrap();
@@ -277,7 +277,7 @@ async fn nothing_is_changed_with_another_projects_id(pool: PgPool) {
         "backup"
     );
     assert_eq!(
-        channel::get(&reader, world.project, told)
+        channel::get(&reader, world.project, alerted)
             .await
             .unwrap()
             .unwrap()
@@ -288,7 +288,7 @@ async fn nothing_is_changed_with_another_projects_id(pool: PgPool) {
         settings::channels(&reader, world.project, &[owned.id])
             .await
             .unwrap(),
-        [(owned.id, told)],
+        [(owned.id, alerted)],
         "the monitor's choice of channels stays"
     );
     assert!(api_key::by_digest(&reader, &[7; 32]).await.unwrap().is_some());
@@ -328,7 +328,7 @@ async fn projects_are_listed_for_their_members_only(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn who_hears_of_an_alert_is_read_for_its_own_project_only(pool: PgPool) {
+async fn who_gets_an_alert_is_read_for_its_own_project_only(pool: PgPool) {
     let world = World::new(pool).await;
     let other = insert_project(&world.store).await;
     let (owned, own) = (world.monitor("backup").await, world.channel("own").await);
@@ -341,8 +341,8 @@ async fn who_hears_of_an_alert_is_read_for_its_own_project_only(pool: PgPool) {
     let mut tx = world.begin().await;
 
     for (project, count) in [(world.project, 1), (other, 0)] {
-        let heard = delivery::history(&mut tx, &[(project, incident)], crate::setup::at(0)).await;
-        assert_eq!(heard.unwrap().len(), count);
+        let alerted = delivery::history(&mut tx, &[(project, incident)], crate::setup::at(0)).await;
+        assert_eq!(alerted.unwrap().len(), count);
         let chosen = channel::chosen_by(&mut tx, &[(project, owned.id)]).await;
         assert_eq!(chosen.unwrap().len(), count);
     }

@@ -22,7 +22,7 @@ from deadbeat.config import READ_KEY
 from deadbeat.version import __version__
 
 # Between two samples: a worker with work and a free process begins some of it in this time.
-SECOND_LOOK_AFTER_SECONDS = 1.0
+SECOND_SAMPLE_AFTER_SECONDS = 1.0
 
 EXIT_NOTHING, EXIT_WARNING, EXIT_CRITICAL, EXIT_BLIND = 0, 1, 2, 3
 
@@ -152,9 +152,9 @@ def make_report(application: Application, choice: Choice) -> Report:
     names.update(dict.fromkeys(first.broker.found))
     second = None
     if _deserves_a_second_sample(first, names):
-        time.sleep(max(0.0, first.at + SECOND_LOOK_AFTER_SECONDS - time.monotonic()))
+        time.sleep(max(0.0, first.at + SECOND_SAMPLE_AFTER_SECONDS - time.monotonic()))
         second = inspection.sample(
-            names, SECOND_COMMANDS, time.monotonic() + SECOND_LOOK_AFTER_SECONDS, len(first.workers)
+            names, SECOND_COMMANDS, time.monotonic() + SECOND_SAMPLE_AFTER_SECONDS, len(first.workers)
         )
         if second.broker.reachable is not True:
             # It vanished in between: the next audit will report that.

@@ -25,30 +25,30 @@ def main(project: str, queue: str, number: int) -> None:
     app = load(project).app
     main_pid = os.getpid()
 
-    def tell(kind: str, **facts: Any) -> None:
+    def report(kind: str, **facts: Any) -> None:
         line = json.dumps({"kind": kind, "pid": os.getpid(), "main": main_pid, **facts}, default=str)
         # One write of a short line: parent and child write to the same pipe.
         os.write(number, f"{line}\n".encode())
 
     reporter = apps.installed(app)
     if reporter is None:
-        tell("not_installed")
+        report("not_installed")
         return
 
     def put(event: dict[str, Any], **_: Any) -> None:
         if event["type"] != "worker_snapshot":
-            tell(event["type"], task_id=event.get("task_id"), published_at=event.get("published_at"))
+            report(event["type"], task_id=event.get("task_id"), published_at=event.get("published_at"))
         else:
-            tell("worker_snapshot", pool=event["pool"], scheduled=event["scheduled"])
+            report("worker_snapshot", pool=event["pool"], scheduled=event["scheduled"])
 
     reporter.transport.put = put  # type: ignore[method-assign]
 
     def ready(**_: Any) -> None:
-        tell("ready")
+        report("ready")
 
     signals.worker_ready.connect(ready, weak=False)
     # Connected after the SDK's handlers, so all their reports of the task are made by then.
-    signals.task_postrun.connect(lambda **_: tell("task_over"), weak=False)
+    signals.task_postrun.connect(lambda **_: report("task_over"), weak=False)
     app.conf.worker_enable_remote_control = False
     app.amqp.queues.add(Queue(queue, Exchange(queue, auto_delete=True), routing_key=queue, auto_delete=True))
     options = ["--pool", "prefork", "--concurrency", "1", "--queues", queue, "--hostname", f"{queue}@%h"]

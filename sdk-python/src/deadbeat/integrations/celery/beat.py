@@ -110,7 +110,7 @@ class BeatReporter:
             "state": "stopped" if error is None else "failed",
             "exit_error": None if error is None else self._runs.error_of(error),
         }
-        event = self._event("beat_alive", time.time(), **{**self._sign_of_life(), **said})
+        event = self._event("beat_alive", time.time(), **{**self._heartbeat_fields(), **said})
         self._transport.put(event, vital=True)
 
     def _around_tick(self, tick: Callable[..., Any]) -> Callable[..., Any]:
@@ -316,13 +316,13 @@ class BeatReporter:
         """Report from the sender's thread that Beat's loop hangs: otherwise Beat would seem dead."""
         if self._has_ended or time.monotonic() - self._came_by <= 2 * self._settings.beat_period:
             return
-        event = self._event("beat_alive", time.time(), **self._sign_of_life(), ticking=False)
+        event = self._event("beat_alive", time.time(), **self._heartbeat_fields(), ticking=False)
         self._transport.put(event, latest="beat_hung")
 
     def _report_alive(self, at: float) -> None:
-        self._transport.put(self._event("beat_alive", at, **self._sign_of_life()), latest="beat_alive")
+        self._transport.put(self._event("beat_alive", at, **self._heartbeat_fields()), latest="beat_alive")
 
-    def _sign_of_life(self) -> dict[str, Any]:
+    def _heartbeat_fields(self) -> dict[str, Any]:
         backend = self._runs.result_backend.report([os.getpid()])
         self._runs.result_backend.ask(backend)
         return {

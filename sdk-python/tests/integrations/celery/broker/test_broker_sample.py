@@ -313,7 +313,7 @@ def test_every_message_is_stamped_when_it_is_published() -> None:
 
 
 @pytest.mark.parametrize("how", ["full", "replica"])
-def test_a_redis_that_refuses_to_write_is_said_with_its_words(
+def test_a_redis_that_refuses_to_write_is_reported_with_its_words(
     app: Celery, sink: Sink, broker: str, how: str
 ) -> None:
     sampler, _ = sampler_of(app, sink.url, "celery")

@@ -281,7 +281,7 @@ def test_next_due_is_after_the_last_run_and_never_in_the_past() -> None:
 
 
 @pytest.mark.parametrize("clock", [in_tokyo, naive_utc, None])
-def test_next_due_of_a_crontab_is_on_the_clock_that_is_told_of(clock: Any) -> None:
+def test_next_due_of_a_crontab_is_on_the_clock_that_is_reported(clock: Any) -> None:
     plan = crontab(0, 9, nowfun=clock, app=app)
 
     due = next_due(plan, datetime.now(timezone.utc))
@@ -320,7 +320,7 @@ def test_next_due_is_none_when_never_or_unknown(plan: Any) -> None:
     assert next_due(plan, datetime.now(timezone.utc)) is None
 
 
-def test_class_that_decides_in_is_due_alone_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_class_that_decides_in_is_due_alone_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
     listing._warned_classes.clear()
 
     with caplog.at_level(logging.WARNING, logger="deadbeat"):

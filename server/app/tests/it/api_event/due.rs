@@ -42,7 +42,7 @@ fn due_and_deadline(monitor: &Value) -> (Value, Value) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_beat_alone_can_compute_lives_by_its_word() {
+async fn what_beat_alone_can_compute_lives_by_its_hint() {
     let (harness, clock) = harness::start_at(NOW).await;
     let (caller, sdk) = (
         Caller::new(&harness),
@@ -51,11 +51,11 @@ async fn what_beat_alone_can_compute_lives_by_its_word() {
     let moved_to = |now: &str| clock.set(now.parse().unwrap());
     accepted(&sdk, &[schedule(&[by_rule("statement", Value::Null)])]).await;
 
-    let untold = by_entry(&caller, "statement").await;
+    let unhinted = by_entry(&caller, "statement").await;
     assert_eq!(
         (
-            untold["schedule"]["kind"].as_str(),
-            untold["schedule_summary"].as_str()
+            unhinted["schedule"]["kind"].as_str(),
+            unhinted["schedule_summary"].as_str()
         ),
         (
             Some("hint"),
@@ -63,11 +63,11 @@ async fn what_beat_alone_can_compute_lives_by_its_word() {
         )
     );
     assert_eq!(
-        due_and_deadline(&untold),
+        due_and_deadline(&unhinted),
         (Value::Null, Value::Null),
         "Beat has sent no hint"
     );
-    assert_eq!(untold["status"], "new");
+    assert_eq!(unhinted["status"], "new");
     moved_to("2026-03-02T12:00:00Z");
     harness.swept(&clock).await;
     assert!(caller.pages("/api/v1/incidents", 5).await.is_empty());
@@ -76,7 +76,7 @@ async fn what_beat_alone_can_compute_lives_by_its_word() {
     let now = "2026-03-02T12:30:00Z";
     moved_to(now);
     accepted_at(&sdk, now, &[one("statement", json!("2026-03-02T13:00:00Z"))]).await;
-    let at = path(&untold);
+    let at = path(&unhinted);
     let thirteen = (json!("2026-03-02T13:00:00Z"), json!("2026-03-02T13:01:00Z"));
     assert_eq!(due_and_deadline(&caller.get(&at).await), thirteen);
     let now = "2026-03-02T13:00:01Z";
@@ -153,7 +153,7 @@ async fn what_beat_alone_can_compute_lives_by_its_word() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn beats_word_wins_over_the_arithmetic_of_what_can_be_computed() {
+async fn beats_hint_wins_over_the_arithmetic_of_what_can_be_computed() {
     let (harness, _) = harness::start_at(NOW).await;
     let (caller, sdk) = (
         Caller::new(&harness),
@@ -169,11 +169,11 @@ async fn beats_word_wins_over_the_arithmetic_of_what_can_be_computed() {
     )
     .await;
 
-    let told = due(json!([
+    let reported = due(json!([
         {"name": "nightly", "next_due_at": "2026-03-02T02:30:00Z"},
         {"name": "often", "next_due_at": "2026-03-02T01:05:00+00:00"},
     ]));
-    accepted(&sdk, &[told]).await;
+    accepted(&sdk, &[reported]).await;
 
     assert_eq!(
         by_entry(&caller, "nightly").await["next_due_at"],
@@ -199,7 +199,7 @@ async fn beats_word_wins_over_the_arithmetic_of_what_can_be_computed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_entry_of_the_sun_is_armed_at_once_and_by_beats_word() {
+async fn an_entry_of_the_sun_is_armed_at_once_and_by_beats_hint() {
     let (harness, _) = harness::start_at(NOW).await;
     let (caller, sdk) = (
         Caller::new(&harness),
@@ -291,7 +291,7 @@ async fn names_and_beats_that_nobody_knows_are_passed_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_word_is_rejected_alone() {
+async fn a_bad_value_is_rejected_alone() {
     let (harness, _) = harness::start_at(NOW).await;
     let (caller, sdk) = (
         Caller::new(&harness),
@@ -344,7 +344,7 @@ async fn a_bad_word_is_rejected_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_word_at_the_ends_of_the_calendar_does_no_harm() {
+async fn a_time_at_the_ends_of_the_calendar_does_no_harm() {
     let (harness, _) = harness::start_at(NOW).await;
     let (caller, sdk) = (
         Caller::new(&harness),
@@ -385,7 +385,7 @@ async fn accepted_loosely(sdk: &Caller<'_>, events: &[Value]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_beat_of_the_same_name_in_another_project_is_told_nothing() {
+async fn a_beat_of_the_same_name_in_another_project_gets_nothing() {
     let (harness, _) = harness::start_at(NOW).await;
     let (caller, sdk) = (
         Caller::new(&harness),
@@ -415,7 +415,7 @@ async fn a_beat_of_the_same_name_in_another_project_is_told_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_entry_that_left_or_is_disabled_is_not_armed_by_a_late_word() {
+async fn an_entry_that_left_or_is_disabled_is_not_armed_by_a_late_report() {
     let (harness, clock) = harness::start_at(NOW).await;
     let (caller, sdk) = (
         Caller::new(&harness),

@@ -59,7 +59,7 @@ fn whole_run(id: Uuid, task: &str, outcome: &str) -> [Vec<Value>; 3] {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_that_beat_did_not_send_is_told_from_its_publishing_to_its_end_in_whatever_order() {
+async fn a_run_that_beat_did_not_send_is_reported_from_its_publishing_to_its_end_in_whatever_order() {
     // Each request states its sender's time, from which the server computes the clock skew. With a stopped clock, all requests have the same skew.
     let (harness, _) = harness::start_at("2026-03-02T01:00:10Z").await;
     let (caller, sdk) = (
@@ -218,7 +218,7 @@ async fn runs_are_found_by_every_filter_and_paged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tasks_tell_how_many_failed_and_how_long_they_waited_and_took() {
+async fn tasks_show_how_many_failed_and_how_long_they_waited_and_took() {
     let harness = harness::start().await;
     let (caller, sdk) = (
         Caller::new(&harness),

@@ -167,7 +167,7 @@ async fn null_is_refused_where_it_means_nothing_and_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_method_hears_which_are_right() {
+async fn a_wrong_method_learns_which_are_right() {
     let harness = harness::start().await;
 
     for (path, allowed) in [

@@ -81,7 +81,7 @@ async fn a_monitor_of_the_sun_is_kept_and_armed_alike() {
     let (harness, clock) = harness::start_at(NOON).await;
     let caller = Caller::new(&harness);
     let schedule = json!({"kind": "solar", "event": "sunset", "latitude": 52.52, "longitude": 13.405});
-    let told = preview(&caller, &json!({"schedule": schedule, "count": 2})).await;
+    let answer = preview(&caller, &json!({"schedule": schedule, "count": 2})).await;
 
     let made = caller
         .post(
@@ -91,13 +91,13 @@ async fn a_monitor_of_the_sun_is_kept_and_armed_alike() {
         .await;
 
     assert_eq!(made["schedule"], schedule);
-    assert_eq!(made["next_due_at"], slots(&told)[0]);
-    assert!(slots(&told)[0].starts_with("2026-01-15T15:22:0"), "{told}");
+    assert_eq!(made["next_due_at"], slots(&answer)[0]);
+    assert!(slots(&answer)[0].starts_with("2026-01-15T15:22:0"), "{answer}");
     assert_eq!(
         put(&caller, &made, &json!({"schedule": schedule})).await["next_due_at"],
         made["next_due_at"]
     );
-    clock.set(slots(&told)[0].parse().unwrap());
+    clock.set(slots(&answer)[0].parse().unwrap());
     ping(&harness, &made).await;
     let next = caller.get(&path(&made)).await["next_due_at"]
         .as_str()
@@ -388,7 +388,7 @@ async fn lists_that_celery_made_are_the_texts_that_stand_for_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_place_with_all_its_digits_is_the_same_place_when_it_is_told_again() {
+async fn a_place_with_all_its_digits_is_the_same_place_when_it_is_reported_again() {
     let (harness, clock) = harness::start_at(NOON).await;
     let caller = Caller::new(&harness);
     let sdk = Caller::with_key(&harness, &harness.ping_key);

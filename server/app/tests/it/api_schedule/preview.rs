@@ -16,20 +16,20 @@ async fn a_slot_that_the_clock_jumps_over_comes_right_after_the_gap() {
     let berlin =
         |expression: &str| json!({"kind": "cron", "expression": expression, "timezone": "Europe/Berlin"});
 
-    let told = preview(
+    let answer = preview(
         &caller,
         &json!({"schedule": berlin("30 2 * * *"), "after": "2026-03-29T00:00:00Z"}),
     )
     .await;
 
     assert_eq!(
-        slots(&told)[..2],
+        slots(&answer)[..2],
         ["2026-03-29T01:00:00Z", "2026-03-30T00:30:00Z"],
         "02:30 does not exist: 03:00, and on the next day 02:30 summer time"
     );
-    assert_eq!(told["summary"], "at 02:30 every day, Europe/Berlin");
-    assert_eq!(told["schedule"], berlin("30 2 * * *"));
-    let release = told["time_zone_database"].as_str().unwrap();
+    assert_eq!(answer["summary"], "at 02:30 every day, Europe/Berlin");
+    assert_eq!(answer["schedule"], berlin("30 2 * * *"));
+    let release = answer["time_zone_database"].as_str().unwrap();
     assert!(
         release.len() == 5 && release[..4].parse::<u32>().is_ok_and(|year| year >= 2026),
         "{release}"
@@ -40,10 +40,10 @@ async fn a_slot_that_the_clock_jumps_over_comes_right_after_the_gap() {
         ("*/30 2 * * *", ["2026-10-25T00:00:00Z", "2026-10-25T00:30:00Z"]),
     ] {
         let body = json!({"schedule": berlin(expression), "after": "2026-10-24T22:00:00Z", "count": 4});
-        let told = preview(&caller, &body).await;
-        assert_eq!(slots(&told)[..2], expected, "{expression}");
-        let again = slots(&told).contains(&"2026-10-25T01:30:00Z");
-        assert_eq!(again, expression.starts_with('*'), "{expression}: {told}");
+        let answer = preview(&caller, &body).await;
+        assert_eq!(slots(&answer)[..2], expected, "{expression}");
+        let again = slots(&answer).contains(&"2026-10-25T01:30:00Z");
+        assert_eq!(again, expression.starts_with('*'), "{expression}: {answer}");
     }
     harness.stop().await;
 }
@@ -53,17 +53,17 @@ async fn assert_previewed(kinds: Vec<Kind>) {
     let caller = Caller::with_key(&harness, &harness.read_key);
 
     for kind in kinds {
-        let told = preview(&caller, &json!({"schedule": kind.sent, "count": 3})).await;
+        let answer = preview(&caller, &json!({"schedule": kind.sent, "count": 3})).await;
 
-        assert_eq!(slots(&told), kind.slots, "{}", kind.sent);
-        assert_eq!(told["summary"], kind.summary, "{}", kind.sent);
-        assert_eq!(told["schedule"], kind.answered, "{}", kind.sent);
+        assert_eq!(slots(&answer), kind.slots, "{}", kind.sent);
+        assert_eq!(answer["summary"], kind.summary, "{}", kind.sent);
+        assert_eq!(answer["schedule"], kind.answered, "{}", kind.sent);
         let again = preview(
             &caller,
             &json!({"schedule": kind.answered, "after": NOON, "count": 3}),
         )
         .await;
-        assert_eq!(again, told, "a client can send the answer back");
+        assert_eq!(again, answer, "a client can send the answer back");
     }
     harness.stop().await;
 }
@@ -103,25 +103,25 @@ async fn what_the_sun_does_is_previewed_as_celery_has_it() {
         ),
     ] {
         let schedule = json!({"kind": "solar", "event": event, "latitude": latitude, "longitude": longitude});
-        let told = preview(
+        let answer = preview(
             &caller,
             &json!({"schedule": schedule, "after": after, "count": 2}),
         )
         .await;
 
-        assert_eq!(told["summary"], summary);
+        assert_eq!(answer["summary"], summary);
         for field in ["kind", "event"] {
-            assert_eq!(told["schedule"][field], schedule[field]);
+            assert_eq!(answer["schedule"][field], schedule[field]);
         }
         for field in ["latitude", "longitude"] {
-            assert_eq!(told["schedule"][field].as_f64(), schedule[field].as_f64());
+            assert_eq!(answer["schedule"][field].as_f64(), schedule[field].as_f64());
         }
-        for (found, expected) in slots(&told).into_iter().zip(expected) {
+        for (found, expected) in slots(&answer).into_iter().zip(expected) {
             let instant = |text: &str| chrono::DateTime::parse_from_rfc3339(text).unwrap();
             let off = (instant(found) - instant(expected)).num_seconds().abs();
             assert!(off <= 5, "{event}: {found}, not {expected}");
         }
-        assert_eq!(slots(&told).len(), 2);
+        assert_eq!(slots(&answer).len(), 2);
     }
     harness.stop().await;
 }
@@ -141,9 +141,9 @@ async fn a_hint_has_no_slots_that_could_be_computed() {
             "at times that Beat computes (shop.Moon)",
         ),
     ] {
-        let told = preview(&caller, &json!({"schedule": schedule, "count": 500})).await;
+        let answer = preview(&caller, &json!({"schedule": schedule, "count": 500})).await;
         assert_eq!(
-            (&told["slots"], &told["schedule"], &told["summary"]),
+            (&answer["slots"], &answer["schedule"], &answer["summary"]),
             (&json!([]), &schedule, &json!(summary))
         );
     }
@@ -156,16 +156,16 @@ async fn slots_come_strictly_after_and_as_many_as_were_asked_for() {
     let caller = Caller::new(&harness);
     let minutes = json!({"kind": "cron", "expression": "* * * * *"});
 
-    let told = preview(&caller, &json!({"schedule": minutes})).await;
-    assert_eq!(slots(&told).len(), 10, "the default number of slots");
+    let answer = preview(&caller, &json!({"schedule": minutes})).await;
+    assert_eq!(slots(&answer).len(), 10, "the default number of slots");
     assert_eq!(
-        slots(&told)[0],
+        slots(&answer)[0],
         "2026-01-15T12:01:00Z",
         "the slot at `after` itself does not count"
     );
     for count in [1, 2, 499, 500] {
-        let told = preview(&caller, &json!({"schedule": minutes, "count": count})).await;
-        assert_eq!(slots(&told).len(), count);
+        let answer = preview(&caller, &json!({"schedule": minutes, "count": count})).await;
+        assert_eq!(slots(&answer).len(), count);
     }
     for (after, first) in [
         ("2026-01-15T11:59:59.999999Z", "2026-01-15T12:00:00Z"),
@@ -176,8 +176,8 @@ async fn slots_come_strictly_after_and_as_many_as_were_asked_for() {
         ("1900-01-01T00:00:00Z", "1900-01-01T00:01:00Z"),
         ("9899-12-31T23:59:59Z", "9900-01-01T00:00:00Z"),
     ] {
-        let told = preview(&caller, &json!({"schedule": minutes, "after": after, "count": 1})).await;
-        assert_eq!(slots(&told), [first], "after {after}");
+        let answer = preview(&caller, &json!({"schedule": minutes, "after": after, "count": 1})).await;
+        assert_eq!(slots(&answer), [first], "after {after}");
     }
     harness.stop().await;
 }
@@ -218,20 +218,20 @@ async fn years_that_are_over_are_shown_and_have_no_slots() {
         json!({"kind": "quartz", "expression": "0 0 12 1 1 ? 2024-2025"}),
         json!({"kind": "oncalendar", "expression": "2025-12-31 23:59:59"}),
     ] {
-        let told = preview(&caller, &json!({"schedule": schedule})).await;
-        assert_eq!(told["slots"], json!([]), "{schedule}");
-        let told = preview(
+        let answer = preview(&caller, &json!({"schedule": schedule})).await;
+        assert_eq!(answer["slots"], json!([]), "{schedule}");
+        let answer = preview(
             &caller,
             &json!({"schedule": schedule, "after": "2023-12-31T00:00:00Z"}),
         )
         .await;
-        assert!(!slots(&told).is_empty(), "{schedule}");
+        assert!(!slots(&answer).is_empty(), "{schedule}");
     }
     harness.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fault_is_told_with_its_field_and_its_character() {
+async fn a_fault_is_reported_with_its_field_and_its_character() {
     let harness = harness::start().await;
     let caller = Caller::new(&harness);
     let before = dump(&harness).await;
@@ -324,7 +324,7 @@ async fn a_fault_is_told_with_its_field_and_its_character() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn faults_of_other_programs_expressions_are_told_with_their_character() {
+async fn faults_of_other_programs_expressions_are_reported_with_their_character() {
     let harness = harness::start().await;
     let caller = Caller::new(&harness);
 

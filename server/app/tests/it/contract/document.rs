@@ -231,9 +231,9 @@ impl Contract {
         let faults = self.faults("/components/headers/RequestId/schema", &request_id);
         assert!(faults.is_empty(), "{operation} with {status}: {faults:#?}");
         if let Ok(problem) = serde_json::from_slice::<Value>(body)
-            && let Some(told) = problem.get("request_id")
+            && let Some(alerted) = problem.get("request_id")
         {
-            assert_eq!(*told, request_id, "{operation} with {status}");
+            assert_eq!(*alerted, request_id, "{operation} with {status}");
         }
         let (at, _) = self
             .operation_part(operation, &format!("/responses/{}", status.as_str()))

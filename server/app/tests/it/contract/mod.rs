@@ -76,8 +76,8 @@ fn the_causes_are_those_of_the_table_each_with_its_page() {
     assert_eq!(listed, json!(table));
     for cause in Cause::ALL {
         let url = format!("https://deadbeat.example.org{}", cause.page());
-        let told = json!({"code": cause.as_str(), "summary": "A sentence.", "url": url});
-        assert_eq!(contract().faults(schema, &told), [""; 0], "{cause:?}");
+        let alerted = json!({"code": cause.as_str(), "summary": "A sentence.", "url": url});
+        assert_eq!(contract().faults(schema, &alerted), [""; 0], "{cause:?}");
     }
 }
 

@@ -134,10 +134,10 @@ async fn schedules(caller: &Caller<'_>) {
     for example in examples.as_object().unwrap().values() {
         expect(caller, Method::POST, path, &example["value"], 200).await;
     }
-    let told = caller.post(path, &examples["skipped"]["value"]).await;
+    let alerted = caller.post(path, &examples["skipped"]["value"]).await;
     let example = contract().part("/components/schemas/Preview/examples/0");
     for field in ["slots", "summary", "schedule"] {
-        assert_eq!(told[field], example[field]);
+        assert_eq!(alerted[field], example[field]);
     }
     expect(
         caller,

@@ -131,7 +131,7 @@ async fn two_processes_count_created_monitors_together() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn too_many_pings_are_refused_and_others_are_heard() {
+async fn too_many_pings_are_refused_and_others_are_received() {
     let harness = start(QuotaSettings {
         pings_per_second: 1,
         ..QuotaSettings::default()

@@ -46,9 +46,9 @@ async fn the_new_address_agrees_and_the_old_one_can_undo_for_thirty_days() {
         "used"
     );
     assert!(is_signed_in(&mut browser).await && !is_signed_in(&mut anywhere).await);
-    let told = town.mail(2).await;
-    assert_eq!(told.to, [ADA]);
-    let undo = link(&told, "/account/email/undo/");
+    let alerted = town.mail(2).await;
+    assert_eq!(alerted.to, [ADA]);
+    let undo = link(&alerted, "/account/email/undo/");
     town.clock.advance(TimeDelta::days(29));
     let mut later = town.browser(NEW, "198.51.100.3").await;
     let undone = submit(&mut anywhere, &undo, &[]).await;

@@ -91,8 +91,13 @@ async fn a_reset_works_once_ends_all_sessions_and_signs_nobody_in() {
     assert!(!is_signed_in(&mut owner).await && !is_signed_in(&mut browser).await);
     assert_eq!(browser.get(&path).await.status(), StatusCode::NOT_FOUND, "used");
     assert_sends_to(&browser.sign_in(ADA, OTHER_PASSWORD).await, "/");
-    let told = town.mail(2).await;
-    assert!(told.header("Subject").unwrap().contains("password was changed"));
+    let alerted = town.mail(2).await;
+    assert!(
+        alerted
+            .header("Subject")
+            .unwrap()
+            .contains("password was changed")
+    );
     town.stop().await;
 }
 

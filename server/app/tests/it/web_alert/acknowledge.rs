@@ -70,9 +70,9 @@ async fn whoever_got_an_alert_acknowledges_it_by_its_link() {
     );
     let seen = harness.get(&path).await;
     assert_eq!(seen["acknowledged_by"], "the link in channel <b>Ops</b>");
-    let told = body(1).await;
-    assert_eq!(told["type"], "incident.acknowledged");
-    assert_eq!(told["incident"]["acknowledged_by"], seen["acknowledged_by"]);
+    let alerted = body(1).await;
+    assert_eq!(alerted["type"], "incident.acknowledged");
+    assert_eq!(alerted["incident"]["acknowledged_by"], seen["acknowledged_by"]);
     // A second acknowledgement sends no further message.
     let again = harness.client.post(&link).send().await.unwrap();
     assert_eq!(again.status(), StatusCode::OK);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::harness::{self, LIMIT};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mail_program_unsubscribes_with_one_post_and_whoever_opens_the_link_only_looks() {
+async fn a_mail_program_unsubscribes_with_one_post_and_whoever_opens_the_link_only_reads() {
     let inbox = Inbox::start().await;
     let smtp = SmtpSettings {
         url: inbox.url(),

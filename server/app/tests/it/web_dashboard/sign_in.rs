@@ -68,7 +68,7 @@ async fn a_wrong_password_is_refused_and_a_right_one_opens_a_session() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn guessing_is_stopped_and_told_when_to_come_back() {
+async fn guessing_is_stopped_and_answered_when_to_come_back() {
     let (harness, _clock) = harness::start_at("2026-03-01T02:00:00Z").await;
     let mut browser = Browser::from(&harness, "198.51.100.12");
     let page = browser.get("/sign-in").await.text().await.unwrap();

@@ -244,8 +244,8 @@ fn every_kind_of_alert_stands_in_the_tables() {
 }
 
 #[test]
-fn a_project_hears_once_a_day_that_the_same_channel_was_switched_off() {
-    let told = |reported_at| {
+fn a_project_is_alerted_once_a_day_that_the_same_channel_was_switched_off() {
+    let alerted = |reported_at| {
         let channels = [
             Channel {
                 reported_at,
@@ -265,19 +265,22 @@ fn a_project_hears_once_a_day_that_the_same_channel_was_switched_off() {
         recipients(&message, Topic::Channel(id(ITSELF)), &rules, now()).len()
     };
 
-    assert_eq!(told(None), 2);
-    assert_eq!(told(Some(now())), 0);
-    assert_eq!(told(Some(now() - NOTICE_AGAIN + TimeDelta::microseconds(1))), 0);
-    assert_eq!(told(Some(now() - NOTICE_AGAIN)), 2);
+    assert_eq!(alerted(None), 2);
+    assert_eq!(alerted(Some(now())), 0);
     assert_eq!(
-        told(Some(now() + TimeDelta::seconds(1))),
+        alerted(Some(now() - NOTICE_AGAIN + TimeDelta::microseconds(1))),
+        0
+    );
+    assert_eq!(alerted(Some(now() - NOTICE_AGAIN)), 2);
+    assert_eq!(
+        alerted(Some(now() + TimeDelta::seconds(1))),
         2,
         "the clock stepped back"
     );
 }
 
 #[test]
-fn nobody_hears_of_an_incident_through_a_channel_of_another_project() {
+fn nobody_is_alerted_of_an_incident_through_a_channel_of_another_project() {
     let history = History {
         opened: set(&[77]),
         escalated: set(&[78]),
@@ -309,14 +312,14 @@ fn with_rules(number: u128, rules: serde_json::Value) -> Channel {
 }
 
 #[test]
-fn the_events_of_a_channel_decide_what_it_hears() {
+fn the_events_of_a_channel_decide_what_it_gets() {
     let all = ["opened", "reminder", "acknowledged", "escalated", "resolved"];
     let history = History {
         opened: set(&[1, 2, 3]),
         ..History::default()
     };
     let none = set(&[]);
-    for (number, events, topic, heard) in [
+    for (number, events, topic, received) in [
         (1, serde_json::json!(null), Topic::Project, &all[..]),
         (
             2,
@@ -362,7 +365,7 @@ fn the_events_of_a_channel_decide_what_it_hears() {
             })
             .collect();
 
-        assert_eq!(found, heard, "channel {number}: {events}");
+        assert_eq!(found, received, "channel {number}: {events}");
     }
 }
 
@@ -389,7 +392,7 @@ fn only_what_is_meant_for_a_channel_waits_for_it() {
         unconfirmed,
         with_rules(4, serde_json::json!({"match": {"causes": ["BEAT_*"]}})),
     ];
-    let heard = |alert, holds: &[Hold]| {
+    let received = |alert, holds: &[Hold]| {
         let rules = Rules {
             channels: &channels,
             history: None,
@@ -407,15 +410,15 @@ fn only_what_is_meant_for_a_channel_waits_for_it() {
     let not_confirmed = to(3, Some(Withheld::NotConfirmed), None);
 
     assert_eq!(
-        heard(Alert::Opened, &[]),
+        received(Alert::Opened, &[]),
         [to(1, None, None), to(2, None, Some(2)), not_confirmed]
     );
     assert_eq!(
-        heard(Alert::Opened, &[window]),
+        received(Alert::Opened, &[window]),
         [to(1, None, Some(1)), to(2, None, Some(2)), not_confirmed]
     );
     assert_eq!(
-        heard(Alert::Opened, std::slice::from_ref(&mute)),
+        received(Alert::Opened, std::slice::from_ref(&mute)),
         [
             to(1, Some(Withheld::Muted), None),
             to(2, Some(Withheld::Muted), None),
@@ -423,7 +426,7 @@ fn only_what_is_meant_for_a_channel_waits_for_it() {
         ]
     );
     assert_eq!(
-        heard(Alert::BlindSpell, &[mute]).len(),
+        received(Alert::BlindSpell, &[mute]).len(),
         4,
         "no rule applies to a message without an incident"
     );

@@ -6,9 +6,9 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::celery::beat::incarnation::{Goodbye, Incarnation};
+use crate::celery::beat::incarnation::{EndReport, Incarnation};
 use crate::celery::beat::lineage::{Bits, bit};
-use crate::celery::worker::incarnation::{LEAST_GAP, is_silence_unheard};
+use crate::celery::worker::incarnation::{LEAST_GAP, is_silence_of_server};
 use crate::incident::cause::Cause;
 use crate::judge::blind_spell::{BlindSpell, is_to_come};
 use crate::time::span;
@@ -60,13 +60,13 @@ impl Course {
 /// The processes that have crashed in a row until now, in the order of their starts. Counts processes of these
 /// lineages, and those that have not listed a schedule. Empty once a process lives long enough, or was ordered to stop.
 ///
-/// `is_told`: the crash loop has an incident. Then only a process that lives long enough ends the crash loop. A restart
+/// `is_alerted`: the crash loop has an incident. Then only a process that lives long enough ends the crash loop. A restart
 /// by hand is an attempt to repair it, and does not end it.
 #[must_use]
 pub fn crashes<'a>(
     known: &'a [Incarnation],
     lineages: Bits,
-    is_told: bool,
+    is_alerted: bool,
     now: DateTime<Utc>,
     spells: &[BlindSpell],
 ) -> Vec<&'a Incarnation> {
@@ -76,8 +76,8 @@ pub fn crashes<'a>(
     let mut row: Vec<&Incarnation> = Vec::new();
     for one in &akin {
         let is_steady = one.life() >= steady_after(&row);
-        let is_told_to_end = !one.says_goodbye || one.goodbye == Some(Goodbye::Stopped);
-        if is_steady || (is_told_to_end && !is_told) {
+        let reports_an_ordered_end = !one.says_goodbye || one.goodbye == Some(EndReport::Stopped);
+        if is_steady || (reports_an_ordered_end && !is_alerted) {
             row.clear();
         }
         if !is_steady && has_crashed(one, &akin, now, spells) {
@@ -108,7 +108,7 @@ pub fn silence(cause: Cause, crashes: usize) -> Cause {
 #[must_use]
 pub fn longest<'a>(
     known: &'a [Incarnation],
-    is_told: bool,
+    is_alerted: bool,
     now: DateTime<Utc>,
     spells: &[BlindSpell],
 ) -> Vec<&'a Incarnation> {
@@ -120,7 +120,7 @@ pub fn longest<'a>(
     }
     let rows = each
         .into_iter()
-        .map(|one| crashes(known, one, is_told, now, spells));
+        .map(|one| crashes(known, one, is_alerted, now, spells));
     rows.max_by_key(Vec::len).unwrap_or_default()
 }
 
@@ -144,10 +144,10 @@ fn has_crashed(one: &Incarnation, akin: &[&Incarnation], now: DateTime<Utc>, spe
     let is_young = now - one.seen_at <= WITHIN && !is_to_come(one.seen_at, now);
     match one.goodbye {
         _ if !one.says_goodbye || !is_young => false,
-        Some(Goodbye::Failed(_)) => true,
-        Some(Goodbye::Stopped) => false,
+        Some(EndReport::Failed(_)) => true,
+        Some(EndReport::Stopped) => false,
         // It may have signed off while no process of Deadbeat listened.
-        None if is_silence_unheard(one.seen_at, gap(one), spells) => false,
+        None if is_silence_of_server(one.seen_at, gap(one), spells) => false,
         None => now - one.seen_at >= gap(one) && akin.iter().any(|other| other.began_at() > one.seen_at),
     }
 }

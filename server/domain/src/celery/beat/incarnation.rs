@@ -31,7 +31,7 @@ const GAP: TimeDelta = TimeDelta::seconds(5);
 /// The way in which a process reports its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Goodbye {
+pub enum EndReport {
     /// It was ordered to stop.
     Stopped,
     /// It ends by an error, of this class.
@@ -73,12 +73,12 @@ pub struct Incarnation {
     pub says_goodbye: bool,
     /// How it reported its end. None: it has not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub goodbye: Option<Goodbye>,
+    pub goodbye: Option<EndReport>,
 }
 
 /// The facts that a report carries about its incarnation.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Said {
+pub struct BeatReport {
     /// Its boot id.
     pub boot: Uuid,
     /// The host on which it runs. None: the known value stays.
@@ -94,7 +94,7 @@ pub struct Said {
     /// Whether it reports an ordered end. None: the known value stays.
     pub says_goodbye: Option<bool>,
     /// How the process ends. None: it does not end.
-    pub goodbye: Option<Goodbye>,
+    pub goodbye: Option<EndReport>,
 }
 
 impl Incarnation {
@@ -138,24 +138,29 @@ impl Incarnation {
         self.seen_at.min(other.seen_at) - self.since.max(other.since)
     }
 
-    fn hear(&mut self, said: Said, seen_at: DateTime<Utc>) {
+    fn update(&mut self, report: BeatReport, seen_at: DateTime<Utc>) {
         let gap = span(3.0 * self.period_seconds) + GAP;
         if seen_at - self.seen_at > gap {
             self.since = seen_at;
         }
         self.seen_at = seen_at;
-        self.host = said.host.or(self.host.take());
-        self.pid = said.pid.or(self.pid);
-        self.started_at = said.started_at.or(self.started_at);
-        self.period_seconds = said.period_seconds;
-        self.grace_seconds = said.grace_seconds;
-        self.says_goodbye = said.says_goodbye.unwrap_or(self.says_goodbye);
-        self.goodbye = said.goodbye;
+        self.host = report.host.or(self.host.take());
+        self.pid = report.pid.or(self.pid);
+        self.started_at = report.started_at.or(self.started_at);
+        self.period_seconds = report.period_seconds;
+        self.grace_seconds = report.grace_seconds;
+        self.says_goodbye = report.says_goodbye.unwrap_or(self.says_goodbye);
+        self.goodbye = report.goodbye;
     }
 }
 
 /// Applies a report that an incarnation made at `seen_at`, and that arrived at `now`.
-pub fn on_report(known: &mut Vec<Incarnation>, said: Said, seen_at: DateTime<Utc>, now: DateTime<Utc>) {
+pub fn on_report(
+    known: &mut Vec<Incarnation>,
+    report: BeatReport,
+    seen_at: DateTime<Utc>,
+    now: DateTime<Utc>,
+) {
     // After the clock steps back, clamp stored future times. Otherwise a future time would count as the newest until
     // the clock passes it.
     for one in known.iter_mut() {
@@ -166,12 +171,12 @@ pub fn on_report(known: &mut Vec<Incarnation>, said: Said, seen_at: DateTime<Utc
     }
     let last = last_of_lineages(known);
     known.retain(|one| {
-        one.boot == said.boot || last.contains(&one.boot) || now - one.seen_at < FORGOTTEN_AFTER
+        one.boot == report.boot || last.contains(&one.boot) || now - one.seen_at < FORGOTTEN_AFTER
     });
-    if let Some(one) = known.iter_mut().find(|one| one.boot == said.boot) {
+    if let Some(one) = known.iter_mut().find(|one| one.boot == report.boot) {
         // A report that a later one has overtaken proves nothing new. A report of the end counts even at the same time.
-        if seen_at > one.seen_at || (seen_at == one.seen_at && said.goodbye.is_some()) {
-            one.hear(said, seen_at);
+        if seen_at > one.seen_at || (seen_at == one.seen_at && report.goodbye.is_some()) {
+            one.update(report, seen_at);
         }
         return;
     }
@@ -187,20 +192,20 @@ pub fn on_report(known: &mut Vec<Incarnation>, said: Said, seen_at: DateTime<Utc
         }
     }
     known.push(Incarnation {
-        boot: said.boot,
-        host: said.host,
-        pid: said.pid,
-        started_at: said.started_at,
+        boot: report.boot,
+        host: report.host,
+        pid: report.pid,
+        started_at: report.started_at,
         schedule: None,
         lineage: None,
         shares: false,
         sync: None,
         since: seen_at,
         seen_at,
-        period_seconds: said.period_seconds,
-        grace_seconds: said.grace_seconds,
-        says_goodbye: said.says_goodbye.unwrap_or(false),
-        goodbye: said.goodbye,
+        period_seconds: report.period_seconds,
+        grace_seconds: report.grace_seconds,
+        says_goodbye: report.says_goodbye.unwrap_or(false),
+        goodbye: report.goodbye,
     });
 }
 
@@ -228,12 +233,12 @@ pub fn on_list(known: &mut [Incarnation], boot: Uuid, schedule: Option<String>) 
 
 /// The incarnations that run at the same time as another one with the same schedule, sorted by their start.
 ///
-/// `is_told`: the duplicate has an incident. The incident then lasts while two of them live, and a gap in the reports
+/// `is_alerted`: the duplicate has an incident. The incident then lasts while two of them live, and a gap in the reports
 /// of one does not end it.
 #[must_use]
 pub fn duplicates<'a>(
     known: &'a [Incarnation],
-    is_told: bool,
+    is_alerted: bool,
     now: DateTime<Utc>,
     spells: &[BlindSpell],
 ) -> Vec<&'a Incarnation> {
@@ -242,7 +247,7 @@ pub fn duplicates<'a>(
         one.boot != other.boot
             && one.schedule.is_some()
             && one.schedule == other.schedule
-            && (is_told || one.overlap(other) >= OVERLAP_PATIENCE)
+            && (is_alerted || one.overlap(other) >= OVERLAP_PATIENCE)
     };
     let mut found: Vec<&Incarnation> = live
         .iter()

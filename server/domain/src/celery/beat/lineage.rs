@@ -180,13 +180,13 @@ pub struct Standing {
 
 /// The state of a Beat's lineages. Empty while no process lives, because then the Beat itself is silent.
 ///
-/// `is_told`: lineages that run side by side have an incident. Then two living lineages suffice, and a gap in the
+/// `is_alerted`: lineages that run side by side have an incident. Then two living lineages suffice, and a gap in the
 /// reports of one lineage does not end the incident.
 #[must_use]
 pub fn standing(
     known: &[Incarnation],
     census: &Census,
-    is_told: bool,
+    is_alerted: bool,
     now: DateTime<Utc>,
     spells: &[BlindSpell],
 ) -> Standing {
@@ -207,7 +207,7 @@ pub fn standing(
             standing.replaced |= bit(lineage);
         }
     }
-    let at_once = if is_told && living.count_ones() > 1 {
+    let at_once = if is_alerted && living.count_ones() > 1 {
         living
     } else {
         let lives = known.iter().filter(|one| one.lives(now, spells));
@@ -243,14 +243,14 @@ fn is_release_of(census: &Census, one: Bits, others: Bits) -> bool {
     2 * common >= all
 }
 
-/// Returns the Beat as the monitor of an entry sees it: only processes that list the entry send it. `is_told`: a silent
+/// Returns the Beat as the monitor of an entry sees it: only processes that list the entry send it. `is_alerted`: a silent
 /// lineage among several has an incident.
 #[must_use]
 pub fn view(
     known: &[Incarnation],
     listed_by: Bits,
     whole: BeatView,
-    is_told: bool,
+    is_alerted: bool,
     now: DateTime<Utc>,
 ) -> BeatView {
     let all = bits(known.iter());
@@ -269,7 +269,7 @@ pub fn view(
         .filter(|one| !lists(one))
         .map(|one| span(one.period_seconds))
         .max();
-    let is_lost = is_told && deadline.is_some_and(|deadline| deadline <= now);
+    let is_lost = is_alerted && deadline.is_some_and(|deadline| deadline <= now);
     BeatView {
         status: if is_lost { Status::Down } else { Status::Up },
         last_seen_at: Some(last_seen_at),

@@ -7,7 +7,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::celery::blame::view::{StageView, WorkerView};
-use crate::celery::blame::{Blame, Evidence, NEXT_LOOK, PartOf};
+use crate::celery::blame::{Blame, Evidence, NEXT_SAMPLE, PartOf};
 use crate::celery::queue::LONGEST_WAIT;
 use crate::incident::cause::Cause;
 use crate::monitor::status::Status;
@@ -33,7 +33,7 @@ impl Evidence {
                 return Blame::Part(explained, cause);
             }
             if let Some(until) = self.canary_waits_until(cause, stage).filter(|until| *until > now) {
-                return Blame::Wait(until.min(now + NEXT_LOOK));
+                return Blame::Wait(until.min(now + NEXT_SAMPLE));
             }
         }
         match subjects.first() {
@@ -45,11 +45,11 @@ impl Evidence {
     /// Judges an overlong run. It may be the run that blocks its worker, which already has an incident. Or its worker
     /// starves.
     pub(crate) fn fold_overrun(&self, blame: Blame, worker: Option<&WorkerView>) -> Blame {
-        let told = worker
+        let seen_by_server = worker
             .filter(|worker| !worker.has_a_free_process())
             .map(|worker| PartOf::Worker(worker.id))
             .filter(|subject| self.open.contains(subject));
-        match (blame, told) {
+        match (blame, seen_by_server) {
             (Blame::Own(Cause::Overrun), Some(subject)) => Blame::Named(subject, Cause::Overrun),
             (Blame::Own(Cause::Overrun), None) => match worker.filter(|worker| worker.load.is_starving()) {
                 Some(worker) => Blame::Named(PartOf::Worker(worker.id), Cause::HostOverloaded),
@@ -156,6 +156,6 @@ impl Evidence {
 
 /// True if this is the run of the missed slot.
 fn is_of(stage: &StageView, since: Option<DateTime<Utc>>) -> bool {
-    let told = stage.published_at.max(stage.received_at);
-    since.is_none_or(|since| told.is_some_and(|at| at >= since))
+    let seen_by_server = stage.published_at.max(stage.received_at);
+    since.is_none_or(|since| seen_by_server.is_some_and(|at| at >= since))
 }

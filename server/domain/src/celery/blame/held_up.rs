@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use super::{AFTER, Blame, Evidence, PartOf};
-use crate::celery::result_backend::LONGEST_UNTOLD;
+use crate::celery::result_backend::LONGEST_WITHOUT_ALERT;
 use crate::ids::WorkerId;
 use crate::incident::cause::Cause;
 use crate::monitor::run::Run;
@@ -56,16 +56,19 @@ impl Evidence {
         let worker = run.detail.worker.as_deref();
         let blame = self.is_troubled(worker).then(|| self.of_backend(now)).flatten();
         // The backend may already answer this worker, but not yet other workers.
-        let told = self.broker.filter(|_| self.outage_of(run) == Some(Outage::Open));
-        let told = told.map(|broker| Blame::Part(PartOf::ResultBackend(broker.id), Cause::ResultBackendDown));
-        blame.or(told).unwrap_or(Blame::Own(Cause::Failed))
+        let alerted = self.broker.filter(|_| self.outage_of(run) == Some(Outage::Open));
+        let alerted =
+            alerted.map(|broker| Blame::Part(PartOf::ResultBackend(broker.id), Cause::ResultBackendDown));
+        blame.or(alerted).unwrap_or(Blame::Own(Cause::Failed))
     }
 
     /// The outage of the result backend in which an aborted run began, if its incident is recent. The run belongs to
     /// that incident, as its monitor did.
     pub(crate) fn outage_of(&self, run: &Run) -> Option<Outage> {
-        let (told_at, over_at) = self.backend_outage?;
-        let started_at = run.started_at.filter(|at| *at >= told_at - LONGEST_UNTOLD)?;
+        let (alert_at, over_at) = self.backend_outage?;
+        let started_at = run
+            .started_at
+            .filter(|at| *at >= alert_at - LONGEST_WITHOUT_ALERT)?;
         match over_at {
             None => Some(Outage::Open),
             Some(over_at) => (started_at <= over_at).then_some(Outage::Over),
@@ -86,12 +89,12 @@ impl Evidence {
 
     fn of_backend(&self, now: DateTime<Utc>) -> Option<Blame> {
         let backend = self.result_backend.as_ref()?;
-        if backend.is_told {
+        if backend.is_alerted {
             return Some(Blame::Part(
                 PartOf::ResultBackend(backend.id),
                 Cause::ResultBackendDown,
             ));
         }
-        (now < backend.since + LONGEST_UNTOLD + AFTER).then_some(Blame::Wait(now + AFTER))
+        (now < backend.since + LONGEST_WITHOUT_ALERT + AFTER).then_some(Blame::Wait(now + AFTER))
     }
 }

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{AFTER, Blame, Contested, Evidence, NEXT_LOOK, PartOf, wait_for};
+use super::{AFTER, Blame, Contested, Evidence, NEXT_SAMPLE, PartOf, wait_for};
 use crate::celery::blame::view::StageView;
 use crate::celery::worker::GHOST_PATIENCE;
 use crate::incident::cause::Cause;
@@ -38,7 +38,7 @@ impl Evidence {
         if worker.live.len() < 2 && worker.started_at.is_some_and(|started| started > received_at) {
             return Blame::Own(Cause::WorkerLost);
         }
-        if !worker.speaks(received_at, now) {
+        if !worker.is_reporting(received_at, now) {
             return worker
                 .awaited(received_at, now)
                 .unwrap_or(Blame::Own(Cause::Unknown));
@@ -61,10 +61,10 @@ impl Evidence {
             // Nothing keeps the worker from beginning. So it hangs, and its incident opens soon. Or it waits for the
             // message's ETA. A worker that executes other tasks for longer does not hang.
             let got_on_at = worker.progress_at.min(received_at + GHOST_PATIENCE);
-            let told_at = got_on_at + GHOST_PATIENCE + NEXT_LOOK;
+            let alert_at = got_on_at + GHOST_PATIENCE + NEXT_SAMPLE;
             let may_hang = worker.held == 0 && worker.reserved > worker.active && !worker.load.is_starving();
-            return if may_hang && told_at > now {
-                Blame::Wait(told_at)
+            return if may_hang && alert_at > now {
+                Blame::Wait(alert_at)
             } else {
                 Blame::Own(Cause::Unknown)
             };
@@ -113,7 +113,7 @@ impl Evidence {
         if let Some(blame) = self.of_gap(started_at, run.deadline_at.unwrap_or(now), now) {
             return blame;
         }
-        if !worker.speaks(started_at + AFTER, now) {
+        if !worker.is_reporting(started_at + AFTER, now) {
             return worker
                 .deadline_at
                 .and_then(|deadline| wait_for(deadline, now))
@@ -156,8 +156,8 @@ impl Evidence {
             .filter(|worker| worker.standing() == Status::Up)
         {
             let Some(running) = &worker.running else { continue };
-            if !worker.is_heard_since(asked_at) {
-                if now < deadline + NEXT_LOOK {
+            if !worker.has_reported_since(asked_at) {
+                if now < deadline + NEXT_SAMPLE {
                     return Contested::Wait(now + AFTER);
                 }
                 // A report from before that time proves nothing about now.

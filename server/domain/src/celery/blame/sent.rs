@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{AFTER, Blame, Evidence, NEXT_LOOK, PartOf, RETURN};
+use super::{AFTER, Blame, Evidence, NEXT_SAMPLE, PartOf, RETURN};
 use crate::celery::blame::view::{StageView, WorkerView};
 use crate::celery::queue::{NO_WORKER_PATIENCE, REPLACED_WITHIN, UNCONSUMED_PATIENCE};
 use crate::celery::worker::stranger::INCIDENT_WITHIN;
@@ -34,14 +34,14 @@ impl Evidence {
                 .filter_map(|worker| worker.last_seen_at)
                 .max();
             let since = queue.since.unwrap_or(queue.seen_at);
-            let told_at = if nobody {
+            let alert_at = if nobody {
                 since + NO_WORKER_PATIENCE
             } else {
                 (since + UNCONSUMED_PATIENCE).max(left_at.map_or(since, |at| at + REPLACED_WITHIN))
             };
-            let told_at = told_at + NEXT_LOOK;
-            if told_at > now {
-                return Blame::Wait(told_at);
+            let alert_at = alert_at + NEXT_SAMPLE;
+            if alert_at > now {
+                return Blame::Wait(alert_at);
             }
         }
         let mut up = 0;
@@ -49,7 +49,7 @@ impl Evidence {
         let mut cut_off = None;
         for worker in self.workers.iter().filter(|worker| worker.consumes(name)) {
             match worker.standing() {
-                Status::Up if !worker.speaks(sent_at, now) => {
+                Status::Up if !worker.is_reporting(sent_at, now) => {
                     if let Some(wait) = worker.awaited(sent_at, now) {
                         return wait;
                     }
@@ -77,7 +77,7 @@ impl Evidence {
         {
             return Blame::Named(PartOf::Worker(worker.id), Cause::GhostWorker);
         }
-        if self.is_look_awaited(sent_at, now) {
+        if self.is_sample_awaited(sent_at, now) {
             return Blame::Wait(now + AFTER);
         }
         let Some(queue) = queue.filter(|queue| queue.seen_at >= sent_at + AFTER) else {
@@ -108,13 +108,13 @@ impl Evidence {
                     && worker.has_a_free_process()
                     && !worker.load.is_starving()
             })
-            .map(|worker| worker.progress_at + GHOST_PATIENCE + NEXT_LOOK)
+            .map(|worker| worker.progress_at + GHOST_PATIENCE + NEXT_SAMPLE)
             .min();
         if queue.depth > 0
-            && let Some(told_at) =
-                deaf.filter(|told_at| *told_at > now && sent_at + GHOST_PATIENCE + NEXT_LOOK > now)
+            && let Some(alert_at) =
+                deaf.filter(|alert_at| *alert_at > now && sent_at + GHOST_PATIENCE + NEXT_SAMPLE > now)
         {
-            return Blame::Wait(told_at.min(now + NEXT_LOOK));
+            return Blame::Wait(alert_at.min(now + NEXT_SAMPLE));
         }
         if waits {
             return Blame::Own(if is_consumed {
@@ -206,7 +206,7 @@ impl Evidence {
             return Some(Blame::Part(part_of, Cause::ClockSkew));
         }
         // The incident opens with the subject's next report, which may be late.
-        let told_at = since + SKEW_PATIENCE;
-        (told_at + NEXT_LOOK > now).then(|| Blame::Wait(told_at.max(now) + AFTER))
+        let alert_at = since + SKEW_PATIENCE;
+        (alert_at + NEXT_SAMPLE > now).then(|| Blame::Wait(alert_at.max(now) + AFTER))
     }
 }

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Blame, Evidence, MISSED_WORDS, NEXT_LOOK, PartOf, wait_for};
+use super::{Blame, Evidence, MISSED_HEARTBEATS, NEXT_SAMPLE, PartOf, wait_for};
 use crate::celery::blame::view::{StageView, WorkerView};
 use crate::incident::cause::Cause;
 use crate::monitor::status::Status;
@@ -19,8 +19,8 @@ impl WorkerView {
         let deadline = self.deadline_at?;
         let is_over = self
             .patience()
-            .is_some_and(|patience| now >= since + patience + NEXT_LOOK);
-        if self.is_heard_since(since) && is_over {
+            .is_some_and(|patience| now >= since + patience + NEXT_SAMPLE);
+        if self.has_reported_since(since) && is_over {
             return None;
         }
         wait_for(deadline, now)
@@ -34,7 +34,7 @@ impl WorkerView {
     /// True if its host is overloaded and this slows the worker down: the worker waits for a CPU, or its reports are
     /// late or were late a moment ago.
     fn starves(&self, now: DateTime<Utc>) -> bool {
-        let silence = (self.period * 2).max(MISSED_WORDS);
+        let silence = (self.period * 2).max(MISSED_HEARTBEATS);
         let is_late = self.last_seen_at.is_some_and(|seen| now > seen + silence);
         let was_late = self.gap.is_some_and(|(_, to)| now - to <= LATE_LATELY);
         self.load.is_starving() || (self.load.is_overload() && (is_late || was_late))
@@ -82,11 +82,11 @@ impl Evidence {
     fn starving(&self, stage: &StageView, now: DateTime<Utc>) -> Vec<&WorkerView> {
         let workers = self.may_begin(stage);
         // Once an incident is open, a moment in which the worker gets a CPU does not change the cause.
-        let is_told =
+        let is_alerted =
             |worker: &WorkerView| worker.load.is_overload() && self.open.contains(&PartOf::Worker(worker.id));
         if workers
             .iter()
-            .all(|worker| worker.starves(now) || is_told(worker))
+            .all(|worker| worker.starves(now) || is_alerted(worker))
         {
             workers
         } else {

@@ -3,7 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
-use super::MISSED_WORDS;
+use super::MISSED_HEARTBEATS;
 use crate::celery::host::load::HostLoad;
 use crate::ids::{BrokerId, QueueId, WorkerId};
 use crate::incident::cause::Cause;
@@ -17,7 +17,7 @@ pub struct BrokerView {
     /// `down`: the broker is away, and has an incident.
     pub status: Status,
     /// Since when samples have shown it to be away.
-    pub away_since: Option<DateTime<Utc>>,
+    pub down_since: Option<DateTime<Utc>>,
     /// Until when it is in doubt whether the broker is away: one process does not reach it, and no other one has sampled it since.
     pub doubt_until: Option<DateTime<Utc>>,
     /// When the last incident about it ended, if that is not long ago.
@@ -120,13 +120,13 @@ impl WorkerView {
         self.queues.iter().any(|name| name == queue)
     }
 
-    pub(super) fn is_heard_since(&self, at: DateTime<Utc>) -> bool {
+    pub(super) fn has_reported_since(&self, at: DateTime<Utc>) -> bool {
         self.last_seen_at.is_some_and(|seen| seen > at)
     }
 
     /// True if it has reported since then, and is not silent now. A worker that misses reports may be dead.
-    pub(super) fn speaks(&self, since: DateTime<Utc>, now: DateTime<Utc>) -> bool {
-        let silence = (self.period * 2).max(MISSED_WORDS);
+    pub(super) fn is_reporting(&self, since: DateTime<Utc>, now: DateTime<Utc>) -> bool {
+        let silence = (self.period * 2).max(MISSED_HEARTBEATS);
         self.last_seen_at
             .is_some_and(|seen| seen > since && now <= seen + silence)
     }

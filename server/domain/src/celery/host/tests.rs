@@ -6,10 +6,10 @@ const ONE: Uuid = Uuid::from_u128(2);
 const TWO: Uuid = Uuid::from_u128(3);
 
 /// Beat sends a heartbeat every 15 s, and may be silent for 60 s more.
-fn beat(heard: f64) -> Part {
+fn beat(reported: f64) -> Part {
     Part {
         id: BEAT,
-        heard_at: at(heard),
+        heard_at: at(reported),
         period: TimeDelta::seconds(15),
         grace: TimeDelta::seconds(60),
         gap: None,
@@ -17,10 +17,10 @@ fn beat(heard: f64) -> Part {
 }
 
 /// Workers report every 5 s, and may be silent for 25 s more.
-fn worker(id: Uuid, heard: f64) -> Part {
+fn worker(id: Uuid, reported: f64) -> Part {
     Part {
         id,
-        heard_at: at(heard),
+        heard_at: at(reported),
         period: TimeDelta::seconds(5),
         grace: TimeDelta::seconds(25),
         gap: None,
@@ -93,7 +93,7 @@ fn a_part_that_another_one_has_outlived_is_its_own_fault() {
 }
 
 #[test]
-fn what_we_could_not_hear_is_no_silence() {
+fn what_we_could_not_receive_is_no_silence() {
     // A blind spell from 101 to 131: workers have 15 s more to report, and Beat 30 s.
     let spells = [BlindSpell {
         started_at: at(101.0),
@@ -105,7 +105,7 @@ fn what_we_could_not_hear_is_no_silence() {
 }
 
 #[test]
-fn only_what_beat_sent_lately_and_clearly_after_its_last_word_shows_that_it_works() {
+fn only_what_beat_sent_lately_and_clearly_after_its_last_report_shows_that_it_works() {
     // A period, 2 s of delay, and a clock skew of 10 s.
     assert_eq!(works_after(&beat(100.0), at(200.0)), at(127.0));
     assert_eq!(works_after(&beat(100.0), at(500.0)), at(200.0));
@@ -114,9 +114,9 @@ fn only_what_beat_sent_lately_and_clearly_after_its_last_word_shows_that_it_work
 #[test]
 fn what_was_cut_off_with_others_has_as_long_as_the_sdk_waits_to_return() {
     let one = worker(ONE, 100.0);
-    let back = |from, to, heard| Part {
+    let back = |from, to, reported| Part {
         gap: Some((at(from), at(to))),
-        ..worker(TWO, heard)
+        ..worker(TWO, reported)
     };
     for (what, other, now, expected) in [
         (

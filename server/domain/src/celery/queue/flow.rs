@@ -40,7 +40,7 @@ pub struct Glimpse<'a> {
 
 impl Flow {
     /// Applies one sample.
-    pub fn look(&mut self, glimpse: &Glimpse<'_>, now: DateTime<Utc>) {
+    pub fn take_sample(&mut self, glimpse: &Glimpse<'_>, now: DateTime<Utc>) {
         self.attended_at = self.attended_at.max(glimpse.attended_at).filter(|at| *at <= now);
         let is_shown = glimpse.head.is_some() || glimpse.depth <= 0;
         let has_moved = self.head.is_some() && is_shown && self.head.as_deref() != glimpse.head;
@@ -94,16 +94,16 @@ mod tests {
     #[test]
     fn a_head_that_changes_proves_a_consumer_until_nothing_has_left_for_as_long_as_may_be() {
         let mut flow = Flow::default();
-        flow.look(&glimpse(Some("a"), None), at(0.0));
+        flow.take_sample(&glimpse(Some("a"), None), at(0.0));
         assert!(!flow.has_others(WAIT, at(0.0)), "one sample proves nothing");
-        flow.look(&glimpse(Some("a"), Some(0.0)), at(10.0));
+        flow.take_sample(&glimpse(Some("a"), Some(0.0)), at(10.0));
         assert!(!flow.has_others(WAIT, at(10.0)));
         assert_eq!(flow.head_since, Some(at(0.0)));
 
-        flow.look(&glimpse(Some("b"), Some(10.0)), at(20.0));
+        flow.take_sample(&glimpse(Some("b"), Some(10.0)), at(20.0));
         assert!(flow.has_others(WAIT, at(20.0)));
         assert_eq!(flow.head_since, Some(at(20.0)));
-        flow.look(&glimpse(Some("b"), Some(20.0)), at(619.0));
+        flow.take_sample(&glimpse(Some("b"), Some(20.0)), at(619.0));
         assert!(flow.has_others(WAIT, at(619.0)));
         assert!(!flow.has_others(WAIT, at(620.0)));
     }
@@ -111,23 +111,23 @@ mod tests {
     #[test]
     fn a_queue_that_was_emptied_was_consumed_and_one_that_fills_was_not() {
         let mut flow = Flow::default();
-        flow.look(&glimpse(None, None), at(0.0));
-        flow.look(&glimpse(Some("a"), Some(0.0)), at(10.0));
+        flow.take_sample(&glimpse(None, None), at(0.0));
+        flow.take_sample(&glimpse(Some("a"), Some(0.0)), at(10.0));
         assert!(!flow.has_others(WAIT, at(10.0)));
-        flow.look(&glimpse(None, Some(10.0)), at(20.0));
+        flow.take_sample(&glimpse(None, Some(10.0)), at(20.0));
         assert!(flow.has_others(WAIT, at(20.0)));
         assert_eq!((flow.head, flow.head_since), (None, None));
     }
 
     #[test]
-    fn a_look_that_does_not_show_the_head_proves_nothing() {
+    fn a_sample_that_does_not_show_the_head_proves_nothing() {
         let mut flow = Flow::default();
-        flow.look(&glimpse(Some("a"), None), at(0.0));
+        flow.take_sample(&glimpse(Some("a"), None), at(0.0));
         let blind = Glimpse {
             depth: 3,
             ..glimpse(None, Some(0.0))
         };
-        flow.look(&blind, at(10.0));
+        flow.take_sample(&blind, at(10.0));
         assert!(!flow.has_others(WAIT, at(10.0)));
     }
 
@@ -138,32 +138,32 @@ mod tests {
             attended_at: Some(at(seen)),
             ..glimpse(head, before)
         };
-        flow.look(&attended(Some("a"), None, 0.0), at(0.0));
-        flow.look(&attended(Some("b"), Some(0.0), 9.0), at(10.0));
+        flow.take_sample(&attended(Some("a"), None, 0.0), at(0.0));
+        flow.take_sample(&attended(Some("b"), Some(0.0), 9.0), at(10.0));
         // The worker stops at 12 s, and gives its messages back.
-        flow.look(&attended(Some("c"), Some(10.0), 12.0), at(20.0));
-        flow.look(&attended(Some("d"), Some(20.0), 12.0), at(30.0));
+        flow.take_sample(&attended(Some("c"), Some(10.0), 12.0), at(20.0));
+        flow.take_sample(&attended(Some("d"), Some(20.0), 12.0), at(30.0));
         assert!(!flow.has_others(WAIT, at(30.0)));
 
         // Another consumer comes long after that.
-        flow.look(&attended(Some("e"), Some(30.0), 12.0), at(40.0));
+        flow.take_sample(&attended(Some("e"), Some(30.0), 12.0), at(40.0));
         assert!(flow.has_others(WAIT, at(40.0)));
     }
 
     #[test]
-    fn a_message_that_somebody_holds_proves_a_consumer_at_the_first_look() {
+    fn a_message_that_somebody_holds_proves_a_consumer_at_the_first_sample() {
         let held = |taken| Glimpse {
             taken_at: Some(at(taken)),
             ..glimpse(Some("a"), None)
         };
         let mut flow = Flow::default();
-        flow.look(&held(-50.0), at(0.0));
+        flow.take_sample(&held(-50.0), at(0.0));
         assert!(flow.has_others(WAIT, at(0.0)));
         assert!(!flow.has_others(WAIT, at(550.0)));
 
         // A future time was stored before the clock stepped back.
         let mut flow = Flow::default();
-        flow.look(&held(1.0), at(0.0));
+        flow.take_sample(&held(1.0), at(0.0));
         assert_eq!(flow.others_at, None);
     }
 }

@@ -27,7 +27,7 @@ fn stage(kind: StageKind, milliseconds: i64) -> Stage {
     }
 }
 
-fn told(stage: Stage) -> StageReport {
+fn report(stage: Stage) -> StageReport {
     StageReport {
         stage,
         task: None,
@@ -68,13 +68,13 @@ fn retried(retries: i32, stage: Stage) -> Stage {
 fn of(stages: &[Stage]) -> Trace {
     let mut trace = Trace::default();
     for stage in stages {
-        fold(&mut trace, &told(stage.clone()));
+        fold(&mut trace, &report(stage.clone()));
     }
     trace
 }
 
 #[test]
-fn a_run_stands_where_its_last_attempt_was_last_heard() {
+fn a_run_stands_where_its_last_attempt_was_last_reported() {
     use Outcome::*;
     use StageKind::*;
     let ended_as = TraceState::Ended;
@@ -258,7 +258,7 @@ fn a_run_that_was_given_up_is_lost_until_somebody_knows_better() {
     );
 
     // It had ended before it was given up, and its worker reports that an hour later.
-    fold(&mut trace, &told(ended(900, 1, Outcome::Success)));
+    fold(&mut trace, &report(ended(900, 1, Outcome::Success)));
     assert_eq!(trace.state(), TraceState::Ended(Outcome::Success));
     assert_eq!((trace.finished_at(), trace.error()), (Some(at(900)), None));
 }
@@ -270,12 +270,12 @@ fn what_a_trace_says_of_times_and_attempts() {
         task: Some("shop.pay".to_owned()),
         eta: Some(at(5_000)),
         published_at: Some(at(0)),
-        ..told(stage(StageKind::Published, 0))
+        ..report(stage(StageKind::Published, 0))
     };
     let retry_sent = StageReport {
         eta: Some(at(90_000)),
         published_at: Some(at(6_000)),
-        ..told(retried(1, stage(StageKind::Published, 6_000)))
+        ..report(retried(1, stage(StageKind::Published, 6_000)))
     };
     fold(&mut trace, &retry_sent);
     fold(&mut trace, &sent);
@@ -288,7 +288,7 @@ fn what_a_trace_says_of_times_and_attempts() {
         },
         retried(1, started(90_100, 2)),
     ] {
-        fold(&mut trace, &told(stage));
+        fold(&mut trace, &report(stage));
     }
     assert_eq!(trace.wait(), Some(TimeDelta::milliseconds(250)));
     assert_eq!(
@@ -297,7 +297,10 @@ fn what_a_trace_says_of_times_and_attempts() {
     );
     assert_eq!(trace.run_seconds(), None);
 
-    fold(&mut trace, &told(retried(1, ended(90_400, 2, Outcome::Success))));
+    fold(
+        &mut trace,
+        &report(retried(1, ended(90_400, 2, Outcome::Success))),
+    );
     assert_eq!(
         (trace.started_at(), trace.finished_at()),
         (Some(at(5_250)), Some(at(90_400)))
@@ -311,15 +314,15 @@ fn when_a_run_was_sent_is_known_by_who_sent_it_and_else_by_its_message() {
     // The message has the time by the clock of Beat's host, which is ten minutes slow.
     let received = StageReport {
         published_at: Some(at(-600_000)),
-        ..told(stage(StageKind::Received, 100))
+        ..report(stage(StageKind::Received, 100))
     };
     let sent = StageReport {
         published_at: Some(at(0)),
-        ..told(stage(StageKind::Published, 0))
+        ..report(stage(StageKind::Published, 0))
     };
     let ended = StageReport {
         published_at: Some(at(-600_001)),
-        ..told(ended(300, 0, Outcome::Expired))
+        ..report(ended(300, 0, Outcome::Expired))
     };
     let mut trace = Trace::default();
     fold(&mut trace, &received);
@@ -335,7 +338,7 @@ fn when_a_run_was_sent_is_known_by_who_sent_it_and_else_by_its_message() {
 fn of_very_many_stages_the_first_and_the_last_are_kept_and_the_others_counted() {
     let mut trace = Trace::default();
     for number in 0..1_000 {
-        fold(&mut trace, &told(started(number, 1 + number as u128)));
+        fold(&mut trace, &report(started(number, 1 + number as u128)));
     }
 
     assert_eq!((trace.stages.len(), trace.more_stages), (TRACE_STAGES, 936));
@@ -382,7 +385,7 @@ fn a_stage_is_read_as_it_is_written_and_short() {
 
 prop_compose! {
     /// Few values of each field, so that they collide.
-    fn any_told()(
+    fn any_report()(
         id in any::<u128>(),
         kind in select(vec![StageKind::Published, StageKind::Received, StageKind::Started, StageKind::Retried, StageKind::Finished]),
         milliseconds in 0..40_i64,
@@ -416,9 +419,9 @@ prop_compose! {
     }
 }
 
-fn folded(told: impl IntoIterator<Item = StageReport>) -> Trace {
+fn folded(report: impl IntoIterator<Item = StageReport>) -> Trace {
     let mut trace = Trace::default();
-    for one in told {
+    for one in report {
         fold(&mut trace, &one);
     }
     trace
@@ -427,45 +430,45 @@ fn folded(told: impl IntoIterator<Item = StageReport>) -> Trace {
 proptest! {
     #[test]
     fn neither_order_nor_repetition_matters(
-        (told, shuffled) in proptest::collection::vec(any_told(), 0..30).prop_flat_map(|told| {
+        (report, shuffled) in proptest::collection::vec(any_report(), 0..30).prop_flat_map(|report| {
             // Each stage at least once, and half of them again.
-            let twice: Vec<StageReport> = told.iter().chain(&told[..told.len() / 2]).cloned().collect();
-            (Just(told), Just(twice).prop_shuffle())
+            let twice: Vec<StageReport> = report.iter().chain(&report[..report.len() / 2]).cloned().collect();
+            (Just(report), Just(twice).prop_shuffle())
         }),
     ) {
-        let (one, other) = (folded(told), folded(shuffled));
+        let (one, other) = (folded(report), folded(shuffled));
         prop_assert_eq!(&one, &other);
         prop_assert_eq!(one.state(), other.state());
     }
 
     #[test]
     fn beyond_the_cap_order_does_not_matter_and_all_are_counted(
-        (told, shuffled) in proptest::collection::vec(any_told(), 60..200)
-            .prop_flat_map(|told| (Just(told.clone()), Just(told).prop_shuffle())),
+        (report, shuffled) in proptest::collection::vec(any_report(), 60..200)
+            .prop_flat_map(|report| (Just(report.clone()), Just(report).prop_shuffle())),
     ) {
-        let count = told.len();
-        let (one, other) = (folded(told), folded(shuffled));
+        let count = report.len();
+        let (one, other) = (folded(report), folded(shuffled));
         prop_assert_eq!(&one, &other);
         prop_assert_eq!(one.stages.len() + usize::try_from(one.more_stages).unwrap(), count);
         prop_assert!(one.stages.len() <= TRACE_STAGES);
     }
 
     #[test]
-    fn what_is_told_in_parts_is_what_is_told_at_once(told in proptest::collection::vec(any_told(), 1..20), cut in 0..20_usize) {
+    fn what_is_reported_in_parts_is_what_is_reported_at_once(report in proptest::collection::vec(any_report(), 1..20), cut in 0..20_usize) {
         // As with the database: a part is written and read back, and further stages are added.
-        let cut = cut.min(told.len());
-        let mut stored = folded(told[..cut].iter().cloned());
+        let cut = cut.min(report.len());
+        let mut stored = folded(report[..cut].iter().cloned());
         let written = serde_json::to_value(&stored.stages).unwrap();
         stored.stages = serde_json::from_value(written).unwrap();
-        for one in &told[cut..] {
+        for one in &report[cut..] {
             fold(&mut stored, one);
         }
-        prop_assert_eq!(stored, folded(told));
+        prop_assert_eq!(stored, folded(report));
     }
 
     #[test]
-    fn a_trace_contradicts_itself_nowhere(told in proptest::collection::vec(any_told(), 1..30)) {
-        let trace = folded(told);
+    fn a_trace_contradicts_itself_nowhere(report in proptest::collection::vec(any_report(), 1..30)) {
+        let trace = folded(report);
         let has_ended = matches!(trace.state(), TraceState::Ended(_));
         prop_assert_eq!(trace.finished_at().is_some(), has_ended);
         prop_assert!(trace.run_seconds().is_none_or(|seconds| has_ended && seconds >= 0.0));

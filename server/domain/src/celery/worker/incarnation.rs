@@ -23,7 +23,7 @@ pub const LEAST_GAP: TimeDelta = TimeDelta::seconds(4);
 /// [`SDK_RETURN`] of its end.
 const HOLDING_GAP: TimeDelta = TimeDelta::seconds(10);
 /// After a worker signs off, the last reports of its runs may arrive for this long.
-pub const GOODBYE_SETTLES: TimeDelta = TimeDelta::seconds(8);
+pub const END_SETTLES_AFTER: TimeDelta = TimeDelta::seconds(8);
 /// An ended incarnation is judged again after this, because the report of a start may arrive late. Then it is
 /// forgotten.
 pub const LATE_STARTS: TimeDelta = TimeDelta::seconds(30);
@@ -76,7 +76,7 @@ pub struct Incarnation {
 
 /// The facts that a snapshot carries about its incarnation.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Said<'a> {
+pub struct WorkerReport<'a> {
     /// Its id.
     pub id: Uuid,
     /// The host on which it runs.
@@ -116,14 +116,14 @@ impl Incarnation {
     }
 
     /// True if its silence may have begun in a blind spell.
-    fn is_unheard(&self, spells: &[BlindSpell]) -> bool {
-        is_silence_unheard(self.last_seen_at, self.gap_after(), spells)
+    fn is_unreceived(&self, spells: &[BlindSpell]) -> bool {
+        is_silence_of_server(self.last_seen_at, self.gap_after(), spells)
     }
 }
 
 /// True if a silence may have begun in a blind spell: the first missing report was due in one.
 #[must_use]
-pub fn is_silence_unheard(last_seen_at: DateTime<Utc>, gap: TimeDelta, spells: &[BlindSpell]) -> bool {
+pub fn is_silence_of_server(last_seen_at: DateTime<Utc>, gap: TimeDelta, spells: &[BlindSpell]) -> bool {
     spells
         .iter()
         .any(|spell| last_seen_at + gap >= spell.started_at && last_seen_at <= spell.ended_at)
@@ -131,17 +131,17 @@ pub fn is_silence_unheard(last_seen_at: DateTime<Utc>, gap: TimeDelta, spells: &
 
 /// Applies a report of an incarnation. Returns true if another live incarnation has the same name. Then the end of this
 /// incarnation is not the end of the name.
-pub fn heard(incarnations: &mut Vec<Incarnation>, said: &Said<'_>, now: DateTime<Utc>) -> bool {
-    let known = incarnations.iter().position(|one| one.id == said.id);
+pub fn on_report(incarnations: &mut Vec<Incarnation>, report: &WorkerReport<'_>, now: DateTime<Utc>) -> bool {
+    let known = incarnations.iter().position(|one| one.id == report.id);
     let place = known.unwrap_or_else(|| {
         make_room(incarnations);
         incarnations.push(Incarnation {
-            id: said.id,
-            host: said.host.map(str::to_owned),
+            id: report.id,
+            host: report.host.map(str::to_owned),
             first_seen_at: now,
             last_seen_at: now,
-            period_seconds: said.period_seconds,
-            grace_seconds: said.grace_seconds,
+            period_seconds: report.period_seconds,
+            grace_seconds: report.grace_seconds,
             gap: None,
             ended: None,
             is_decided: false,
@@ -155,9 +155,9 @@ pub fn heard(incarnations: &mut Vec<Incarnation>, said: &Said<'_>, now: DateTime
     // After the clock steps back, a stored future time would count as the newest.
     one.first_seen_at = one.first_seen_at.min(now);
     one.last_seen_at = now;
-    one.period_seconds = said.period_seconds;
-    one.grace_seconds = said.grace_seconds;
-    one.ended = match (said.phase, one.ended) {
+    one.period_seconds = report.period_seconds;
+    one.grace_seconds = report.grace_seconds;
+    one.ended = match (report.phase, one.ended) {
         (Phase::Stopped, Some((at, End::Stopped))) => Some((at, End::Stopped)),
         (Phase::Stopped, _) => Some((now, End::Stopped)),
         // It counted as ended, but lives.
@@ -166,7 +166,7 @@ pub fn heard(incarnations: &mut Vec<Incarnation>, said: &Said<'_>, now: DateTime
     one.is_decided &= one.ended.is_some();
     incarnations
         .iter()
-        .any(|other| other.id != said.id && other.is_live() && now - other.last_seen_at < other.gap_after())
+        .any(|other| other.id != report.id && other.is_live() && now - other.last_seen_at < other.gap_after())
 }
 
 /// Bounds the list: drops the incarnation that ended longest ago, else the one whose last report is oldest.
@@ -183,7 +183,7 @@ fn make_room(incarnations: &mut Vec<Incarnation>) {
 }
 
 /// Finds the incarnations that have ended. Returns those whose open runs must be decided now.
-pub fn look(incarnations: &mut Vec<Incarnation>, now: DateTime<Utc>, spells: &[BlindSpell]) -> Ended {
+pub fn end_silent(incarnations: &mut Vec<Incarnation>, now: DateTime<Utc>, spells: &[BlindSpell]) -> Ended {
     for place in 0..incarnations.len() {
         if !incarnations[place].is_live() {
             continue;
@@ -196,7 +196,7 @@ pub fn look(incarnations: &mut Vec<Incarnation>, now: DateTime<Utc>, spells: &[B
         let end = if replaced_at(incarnations, place, spells).is_some_and(|at| at <= now) {
             Some(End::Replaced)
         } else if one.silent_at(spells) <= now {
-            Some(if one.is_unheard(spells) {
+            Some(if one.is_unreceived(spells) {
                 End::Unheard
             } else {
                 End::Silent
@@ -225,7 +225,7 @@ pub fn look(incarnations: &mut Vec<Incarnation>, now: DateTime<Utc>, spells: &[B
 /// When its runs are decided.
 fn settled_at(ended_at: DateTime<Utc>, end: End) -> DateTime<Utc> {
     match end {
-        End::Stopped => ended_at + GOODBYE_SETTLES,
+        End::Stopped => ended_at + END_SETTLES_AFTER,
         End::Replaced | End::Silent | End::Unheard => ended_at,
     }
 }
@@ -247,9 +247,9 @@ fn replaced_at(incarnations: &[Incarnation], place: usize, spells: &[BlindSpell]
     Some(fair_deadline(deadline, one.last_seen_at, SDK_RETURN, spells))
 }
 
-/// When [`look`] must be called next. None: there is nothing to wait for.
+/// When [`end_silent`] must be called next. None: there is nothing to wait for.
 #[must_use]
-pub fn next_look(incarnations: &[Incarnation], spells: &[BlindSpell]) -> Option<DateTime<Utc>> {
+pub fn next_judgement(incarnations: &[Incarnation], spells: &[BlindSpell]) -> Option<DateTime<Utc>> {
     let next = |(place, one): (usize, &Incarnation)| match one.ended {
         None => {
             let silent_at = one.silent_at(spells);

@@ -9,7 +9,7 @@ use crate::monitor::status::Status;
 mod tests;
 
 /// How often Deadbeat checks whether a lost worker has a successor. A new container has another name.
-pub const LOOK_EVERY: TimeDelta = TimeDelta::seconds(10);
+pub const JUDGE_EVERY: TimeDelta = TimeDelta::seconds(10);
 
 /// Another worker of the same application.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -28,7 +28,7 @@ pub struct Other<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Successors {
     /// Workers that have reported since then: the silence began in a blind spell.
-    HeardSince(DateTime<Utc>),
+    ReportedSince(DateTime<Utc>),
     /// Workers that have started since then: the worker ended by an error, or it is lost and has an incident.
     StartedSince(DateTime<Utc>),
 }
@@ -50,7 +50,7 @@ pub fn is_succeeded(queues: &[String], successors: Successors, others: &[Other<'
     let counts = |other: &&Other<'_>| {
         other.status == Status::Up
             && match successors {
-                Successors::HeardSince(at) => other.last_seen_at.is_some_and(|seen| seen > at),
+                Successors::ReportedSince(at) => other.last_seen_at.is_some_and(|seen| seen > at),
                 Successors::StartedSince(at) => other.started_at > at,
             }
     };

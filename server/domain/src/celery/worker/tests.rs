@@ -33,7 +33,7 @@ fn a_silent_worker_is_lost_when_period_and_grace_have_passed() {
 }
 
 #[test]
-fn a_worker_that_says_goodbye_is_not_missed() {
+fn a_worker_that_reports_its_end_is_not_missed() {
     for phase in [Phase::Stopping, Phase::Stopped] {
         let mut state = running(0.0);
 
@@ -97,7 +97,7 @@ const JUST_NOT: TimeDelta = TimeDelta::milliseconds(59_999);
 
 #[test]
 fn a_ghost_is_known_by_what_it_gets_done() {
-    for (what, look, is_ghost) in [
+    for (what, facts, is_ghost) in [
         ("idle", IDLE, false),
         (
             "idle for long",
@@ -279,19 +279,24 @@ fn a_ghost_is_known_by_what_it_gets_done() {
             TimeDelta::zero()
         };
         let expected = is_ghost.then_some((Cause::GhostWorker, patience));
-        assert_eq!(trouble(&look), expected, "{what}");
+        assert_eq!(trouble(&facts), expected, "{what}");
     }
 }
 
 #[test]
-fn a_clock_that_is_off_is_told_when_it_lasts_and_a_ghost_comes_before_it() {
-    let told = Some((Cause::ClockSkew, SKEW_PATIENCE));
-    for (milliseconds, expected) in [(9_999, None), (-9_999, None), (10_000, told), (-10_000, told)] {
-        let look = SnapshotFacts {
+fn a_clock_that_is_off_is_reported_when_it_lasts_and_a_ghost_comes_before_it() {
+    let alerted = Some((Cause::ClockSkew, SKEW_PATIENCE));
+    for (milliseconds, expected) in [
+        (9_999, None),
+        (-9_999, None),
+        (10_000, alerted),
+        (-10_000, alerted),
+    ] {
+        let facts = SnapshotFacts {
             skew: TimeDelta::milliseconds(milliseconds),
             ..IDLE
         };
-        assert_eq!(trouble(&look), expected, "{milliseconds} ms");
+        assert_eq!(trouble(&facts), expected, "{milliseconds} ms");
     }
     let both = SnapshotFacts {
         skew: TimeDelta::hours(1),
@@ -304,15 +309,15 @@ fn a_clock_that_is_off_is_told_when_it_lasts_and_a_ghost_comes_before_it() {
         skew: TimeDelta::hours(1),
         ..IDLE
     };
-    assert_eq!(trouble(&away), told);
+    assert_eq!(trouble(&away), alerted);
 }
 
 #[test]
-fn a_ghost_that_falls_silent_is_told_to_be_lost_and_is_given_up() {
+fn a_ghost_that_falls_silent_is_reported_as_lost_and_is_given_up() {
     let mut state = running(0.0);
     let ghost = Some((Cause::GhostWorker, TimeDelta::zero()));
-    let told = on_snapshot(&mut state, Phase::Running, ghost, at(5.0)).unwrap();
-    assert_eq!(consequence(&told), Consequence::Open(Cause::GhostWorker));
+    let alerted = on_snapshot(&mut state, Phase::Running, ghost, at(5.0)).unwrap();
+    assert_eq!(consequence(&alerted), Consequence::Open(Cause::GhostWorker));
 
     assert_eq!(on_silence(&mut state, at(34.9), &[]), None);
     assert_eq!(state.trouble, Some(Cause::GhostWorker), "not overdue");
@@ -326,7 +331,7 @@ fn a_ghost_that_falls_silent_is_told_to_be_lost_and_is_given_up() {
 }
 
 #[test]
-fn a_worker_in_trouble_that_says_goodbye_ends_its_incident() {
+fn a_worker_in_trouble_that_reports_its_end_ends_its_incident() {
     let mut state = running(0.0);
     let _ = on_snapshot(
         &mut state,

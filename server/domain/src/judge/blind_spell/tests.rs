@@ -273,7 +273,7 @@ fn who_reports_after_the_spell_is_known() {
 }
 
 #[test]
-fn a_run_that_should_have_ended_in_a_spell_longer_than_itself_is_closed_without_a_word() {
+fn a_run_that_should_have_ended_in_a_spell_longer_than_itself_is_closed_without_an_alert() {
     let mut state = monitor(cron("0 * * * *"), 300.0, Some(900.0));
     ping(&mut state, Success, 0.0);
     ping_of(&mut state, 1, Start, 600.0);
@@ -296,7 +296,7 @@ fn a_run_that_should_have_ended_in_a_spell_longer_than_itself_is_closed_without_
 }
 
 #[test]
-fn what_is_overdue_beside_what_is_unknown_is_judged_by_the_next_look() {
+fn what_is_overdue_beside_what_is_unknown_is_judged_at_the_next_judgement() {
     let mut state = monitor(cron("0 * * * *"), 30.0, Some(40_000.0));
     ping(&mut state, Success, 0.0);
     ping_of(&mut state, 1, Start, 300.0);

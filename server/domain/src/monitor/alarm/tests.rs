@@ -41,7 +41,7 @@ fn judge(state: &mut MonitorState, seconds: f64) -> Consequence {
 fn story(state: &mut MonitorState, runs: &str) -> String {
     let mut now = 0.0;
     let mut is_open = false;
-    let mut told = String::new();
+    let mut alerted = String::new();
     for run in runs.chars() {
         // Flapping has tests of its own.
         state.flaps = Flaps::default();
@@ -60,7 +60,7 @@ fn story(state: &mut MonitorState, runs: &str) -> String {
                 judge(state, now)
             }
         };
-        told.push(match consequence {
+        alerted.push(match consequence {
             Consequence::Open(_) if !is_open => 'O',
             Consequence::Resolve if is_open => 'R',
             _ => '.',
@@ -71,12 +71,12 @@ fn story(state: &mut MonitorState, runs: &str) -> String {
             Consequence::Join | Consequence::Calm { .. } | Consequence::Nothing => is_open,
         };
     }
-    told
+    alerted
 }
 
 #[test]
 fn an_incident_opens_after_so_many_bad_runs_and_ends_after_so_many_good_ones() {
-    for (failures, recoveries, runs, told) in [
+    for (failures, recoveries, runs, alerted) in [
         (1, 1, "gbgb", ".ORO"),
         (3, 1, "gbbgbbb", "......O"),
         (3, 1, "gmmm", "...O"),
@@ -90,7 +90,7 @@ fn an_incident_opens_after_so_many_bad_runs_and_ends_after_so_many_good_ones() {
     ] {
         let mut state = of(failures, recoveries);
 
-        assert_eq!(story(&mut state, runs), told, "{failures}/{recoveries} {runs}");
+        assert_eq!(story(&mut state, runs), alerted, "{failures}/{recoveries} {runs}");
     }
 }
 
@@ -213,7 +213,7 @@ fn a_failure_without_a_slot_to_come_opens_the_incident_at_once() {
 }
 
 #[test]
-fn a_repeated_execution_is_told_at_once() {
+fn a_repeated_execution_is_reported_at_once() {
     assert!(!is_counted(Cause::DuplicateRun));
     let mut state = of(5, 1);
     ping(&mut state, Success, 0.0);
@@ -377,11 +377,11 @@ fn failures_in_any_order_of_replay_count_if_no_success_was_received_since() {
         let mut state = of(3, 1);
         let _ = on_ping(&mut state, &replayed(Success, 0.0));
 
-        let told = order.map(|seconds| on_ping(&mut state, &replayed(Fail, seconds)).consequence);
+        let alerted = order.map(|seconds| on_ping(&mut state, &replayed(Fail, seconds)).consequence);
 
         let open = Consequence::Open(Cause::Failed);
         assert_eq!(
-            told,
+            alerted,
             [Consequence::Nothing, Consequence::Nothing, open],
             "{order:?}"
         );

@@ -50,7 +50,7 @@ pub fn retried<'a>(runs: &'a mut [Run], signal: &Signal) -> Option<&'a Run> {
     run.attempts = 0;
     run.ended_at = None;
     run.orphan = None;
-    run.contest = run.contest.filter(|contest| *contest == Contest::Told);
+    run.contest = run.contest.filter(|contest| *contest == Contest::Alerted);
     remember(run, signal.detail.event);
     Some(run)
 }
@@ -109,7 +109,7 @@ pub fn start<'a>(runs: &'a mut Vec<Run>, signal: &Signal, longest: TimeDelta) ->
     let index = match found {
         Some(index) if is_another(&runs[index], signal) => {
             let run = &mut runs[index];
-            let was_loop = run.contest == Some(Contest::Told) && run.attempts >= LOOP_ATTEMPTS;
+            let was_loop = run.contest == Some(Contest::Alerted) && run.attempts >= LOOP_ATTEMPTS;
             run.attempts += 1;
             run.contest = match run.contest {
                 None => Some(Contest::Again),
@@ -119,7 +119,7 @@ pub fn start<'a>(runs: &'a mut Vec<Run>, signal: &Signal, longest: TimeDelta) ->
                 {
                     Some(Contest::Repeated)
                 }
-                told => told,
+                other => other,
             };
             if was_loop {
                 run.deadline_at = Some(signal.received_at + LOOP_QUIET);
@@ -357,7 +357,7 @@ pub fn finish<'a>(runs: &'a mut Vec<Run>, signal: &Signal) -> Option<&'a Run> {
 pub fn is_looping(runs: &[Run], now: DateTime<Utc>) -> bool {
     runs.iter().any(|run| {
         run.is_open()
-            && run.contest == Some(Contest::Told)
+            && run.contest == Some(Contest::Alerted)
             && run.attempts >= LOOP_ATTEMPTS
             && run.deadline_at.is_some_and(|quiet_at| quiet_at > now)
     })
@@ -370,7 +370,7 @@ pub(crate) fn note_loops(runs: &mut [Run], now: DateTime<Utc>) -> Vec<RunKey> {
         run.is_open() && run.contest == Some(Contest::Again) && run.attempts >= LOOP_ATTEMPTS
     };
     let note = |run: &mut Run| {
-        run.contest = Some(Contest::Told);
+        run.contest = Some(Contest::Alerted);
         run.deadline_at = Some(now + LOOP_QUIET);
         run.key
     };

@@ -63,7 +63,7 @@ fn a_plain_end_among_several_named_runs_closes_none() {
 }
 
 #[test]
-fn an_end_of_an_unknown_id_is_a_run_of_which_only_the_end_was_heard() {
+fn an_end_of_an_unknown_id_is_a_run_of_which_only_the_end_was_received() {
     let mut runs = Vec::new();
 
     let silent = finish(&mut runs, &signal_of(1, Success, at(9.0)))
@@ -208,7 +208,7 @@ fn a_try_that_ends_leaves_its_run_open_until_the_next_one() {
 }
 
 #[test]
-fn news_of_a_try_that_comes_after_the_next_one_has_begun_changes_nothing() {
+fn a_report_of_a_try_that_comes_after_the_next_one_has_begun_changes_nothing() {
     // A retry without a countdown begins before its worker has reported the end of the first attempt.
     let mut runs = Vec::new();
     start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
@@ -226,8 +226,8 @@ fn news_of_a_try_that_comes_after_the_next_one_has_begun_changes_nothing() {
 }
 
 #[test]
-fn a_retry_drops_what_was_to_be_judged_and_keeps_what_was_told() {
-    for (before, after) in [(Contest::Again, None), (Contest::Told, Some(Contest::Told))] {
+fn a_retry_drops_what_was_to_be_judged_and_keeps_what_was_reported() {
+    for (before, after) in [(Contest::Again, None), (Contest::Alerted, Some(Contest::Alerted))] {
         let mut runs = Vec::new();
         start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
         runs[0].contest = Some(before);
@@ -239,7 +239,7 @@ fn a_retry_drops_what_was_to_be_judged_and_keeps_what_was_told() {
 }
 
 #[test]
-fn what_was_aborted_waits_for_the_main_process_and_takes_its_word() {
+fn what_was_aborted_waits_for_the_main_process_and_takes_its_report() {
     for outcome in [Outcome::Lost, Outcome::TimeLimit, Outcome::Revoked] {
         let mut runs = Vec::new();
         start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
@@ -249,14 +249,14 @@ fn what_was_aborted_waits_for_the_main_process_and_takes_its_word() {
             (aborted.is_open(), aborted.deadline_at),
             (true, Some(at(10.0) + ABORTED_PATIENCE))
         );
-        let told = finish(&mut runs, &ended(3, outcome, 0, 12.0)).unwrap();
+        let finished = finish(&mut runs, &ended(3, outcome, 0, 12.0)).unwrap();
 
         assert_eq!(
-            (told.status, told.detail.outcome),
+            (finished.status, finished.detail.outcome),
             (RunStatus::Fail, Some(outcome))
         );
         assert_eq!(
-            told.detail.attempt,
+            finished.detail.attempt,
             Some(Uuid::from_u128(1_001)),
             "the main process knows of no attempt"
         );
@@ -265,7 +265,7 @@ fn what_was_aborted_waits_for_the_main_process_and_takes_its_word() {
 }
 
 #[test]
-fn what_the_main_process_said_first_stands_when_the_abort_is_heard() {
+fn what_the_main_process_said_first_stands_when_the_abort_is_received() {
     let mut runs = Vec::new();
     start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
     finish(&mut runs, &ended(3, Outcome::TimeLimit, 0, 10.0));

@@ -165,10 +165,10 @@ mod truth_table {
             for what in happens.split(", ") {
                 happen(&mut state, what);
             }
-            let told = |text: &str| (text != "–").then(|| time(text));
+            let shown = |text: &str| (text != "–").then(|| time(text));
             assert_eq!(
                 (state.next_due_at, state.deadline_at),
-                (told(due), told(deadline)),
+                (shown(due), shown(deadline)),
                 "{row}"
             );
         }
@@ -356,7 +356,7 @@ mod zone_data {
     }
 
     #[test]
-    fn what_has_no_wall_clock_or_follows_beats_word_stays() {
+    fn what_has_no_wall_clock_or_follows_beats_hint_stays() {
         let now = at(0.0);
         let mut every = monitor(interval(600.0), 60.0, None);
         let _ = on_ping(&mut every, &signal(PingKind::Success, now));

@@ -70,7 +70,7 @@ pub fn on_silence(
     }
     forget_times_to_come(state, now);
     if state.deadline_at.is_some() && !spells.is_empty() {
-        let Unheard { spell, runs } = excuse(state, spells);
+        let Unjudged { spell, runs } = excuse(state, spells);
         if let Some(spell) = spell {
             // If something else is overdue as well, the next sweep judges it.
             return Silence::Unknown { spell, runs };
@@ -185,7 +185,7 @@ fn judge_runs(state: &mut MonitorState, evidence: &Evidence, now: DateTime<Utc>)
     let is_overdue = |run: &&mut Run| run.is_open() && run.deadline_at.is_some_and(|at| at <= now);
     for run in state.runs.iter_mut().filter(is_overdue) {
         any = true;
-        let contest = run.contest.filter(|contest| *contest != Contest::Told);
+        let contest = run.contest.filter(|contest| *contest != Contest::Alerted);
         let whole = run.started_at.map_or(now, |started| started + longest);
         // A run that ended because its result could not be stored no longer executes. That does not prove that its
         // process was killed.
@@ -227,7 +227,7 @@ fn judge_runs(state: &mut MonitorState, evidence: &Evidence, now: DateTime<Utc>)
                 }
                 Contested::Wait(until) => Blame::Wait(until),
                 Contested::Trouble(cause) => {
-                    run.contest = Some(Contest::Told);
+                    run.contest = Some(Contest::Alerted);
                     if cause == Cause::RedeliveryLoop {
                         run.deadline_at = Some(now + run::LOOP_QUIET);
                     }
@@ -293,14 +293,14 @@ fn close_lost(state: &mut MonitorState, part_of: Option<PartOf>, now: DateTime<U
 
 /// The slots and runs that lie wholly in a blind spell, so that nobody knows how they ended.
 #[derive(Debug, Default)]
-struct Unheard {
+struct Unjudged {
     spell: Option<BlindSpell>,
     runs: Vec<RunKey>,
 }
 
 /// Moves each deadline whose report may have come in a blind spell. Gives up slots and runs that lie wholly in a spell.
-fn excuse(state: &mut MonitorState, spells: &[BlindSpell]) -> Unheard {
-    let mut unheard = Unheard::default();
+fn excuse(state: &mut MonitorState, spells: &[BlindSpell]) -> Unjudged {
+    let mut unjudged = Unjudged::default();
     let mut grace = state.expectation.patience();
     if state.by_beat {
         grace = grace.max(SDK_RETURN);
@@ -316,8 +316,8 @@ fn excuse(state: &mut MonitorState, spells: &[BlindSpell]) -> Unheard {
             if let (Some(spell), None) = (swallowing, run.contest) {
                 run.status = RunStatus::Overrun;
                 run.deadline_at = None;
-                unheard.runs.push(run.key);
-                unheard.spell = Some(*spell);
+                unjudged.runs.push(run.key);
+                unjudged.spell = Some(*spell);
             } else {
                 run.deadline_at = Some(fair_deadline(deadline, started, grace, spells));
             }
@@ -331,7 +331,7 @@ fn excuse(state: &mut MonitorState, spells: &[BlindSpell]) -> Unheard {
             .find(|spell| spell.swallows(deadline - own_grace, deadline, grace))
     }) {
         slot::expect_anew(state, spell.ended_at);
-        unheard.spell = Some(*spell);
+        unjudged.spell = Some(*spell);
     }
     let slot = slot_deadline(state).map(|deadline| {
         let window_from = deadline - grace - slot::EARLY_TOLERANCE;
@@ -340,7 +340,7 @@ fn excuse(state: &mut MonitorState, spells: &[BlindSpell]) -> Unheard {
     let own = [slot, run_deadline(state)].into_iter().flatten().min();
     state.deadline_at = own;
     state.hold_until = state.hold_until.filter(|_| own.is_some());
-    unheard
+    unjudged
 }
 
 /// The message of one of the monitor's runs is lost although later runs came, and the monitor demands every run. None:

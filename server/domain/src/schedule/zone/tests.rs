@@ -64,7 +64,7 @@ fn unknown_names_are_refused_with_what_was_meant() {
 }
 
 #[test]
-fn what_the_clock_shows_twice_or_never_is_told_apart() {
+fn what_the_clock_shows_twice_or_never_is_distinguished() {
     let berlin = zone("Europe/Berlin");
     let wall = |text: &str| text.parse().expect("a wall time");
     assert_eq!(

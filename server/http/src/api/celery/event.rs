@@ -73,7 +73,7 @@ async fn accept(
         .into_iter()
         .map(|(id, verdict)| match verdict {
             Verdict::Accepted => json!({"id": id, "status": "accepted"}),
-            Verdict::Heard { samples, queues } => {
+            Verdict::Received { samples, queues } => {
                 json!({"id": id, "status": "accepted", "sample_queues": samples, "queues": queues})
             }
             Verdict::Ticked {

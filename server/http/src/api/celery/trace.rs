@@ -151,9 +151,9 @@ async fn list(request: HttpRequest, key: MayRead, state: Data<AppState>) -> Resu
         after: page.after,
         limit: page.limit + 1,
     };
-    let looked_at = limits::TRACES_LOOKED_AT;
+    let examined = limits::TRACES_EXAMINED;
     let (rows, go_on) =
-        deadbeat_store::celery::trace::history::list(&state.reader(), key.0, &filter, one_more, looked_at)
+        deadbeat_store::celery::trace::history::list(&state.reader(), key.0, &filter, one_more, examined)
             .await?;
     let (rows, next) = cut(rows, page.limit, |run| run.place().to_string());
     // The page is not full, but the search has not yet read all runs. The client continues from there.
@@ -181,7 +181,7 @@ async fn tasks(request: HttpRequest, key: MayRead, state: Data<AppState>) -> Res
     let minutes = stats.minutes(state.now());
     let tasks: Vec<Value> = stats.tasks.iter().map(|task| show_task(task, minutes)).collect();
     Ok(HttpResponse::Ok().json(
-        json!({"tasks": tasks, "from": instant(stats.from), "to": instant(stats.to), "runs": stats.looked_at}),
+        json!({"tasks": tasks, "from": instant(stats.from), "to": instant(stats.to), "runs": stats.examined}),
     ))
 }
 

@@ -3,7 +3,10 @@
 //! A check is a monitor. The `uuid` of a check is the monitor's ping id, as in Healthchecks, where it is the address of the check's pings. So keys that
 //! may only read get a `unique_key` in its place.
 
-#![allow(clippy::result_large_err, reason = "an error is the answer itself, once per refused request")]
+#![allow(
+    clippy::result_large_err,
+    reason = "an error is the answer itself, once per refused request"
+)]
 
 mod answer;
 mod badge;

@@ -20,8 +20,8 @@ use crate::web::{Frame, PageError, html};
 pub fn configure(config: &mut ServiceConfig) {
     config.service(
         web::resource("/confirm/{channel}")
-            .route(web::get().to(look))
-            .route(web::method(Method::HEAD).to(look))
+            .route(web::get().to(preview))
+            .route(web::method(Method::HEAD).to(preview))
             .route(web::post().to(confirm))
             .default_service(web::to(|| async {
                 Err::<HttpResponse, _>(PageError::WrongMethod("GET, HEAD, POST"))
@@ -53,13 +53,13 @@ fn parts(channel: &str, link: Option<Query<Link>>) -> Result<(ChannelId, Link), 
         .ok_or(PageError::NotFound("confirmation"))
 }
 
-async fn look(
+async fn preview(
     state: Data<AppState>,
     channel: Path<String>,
     link: Option<Query<Link>>,
 ) -> Result<HttpResponse, PageError> {
     let (id, link) = parts(&channel, link)?;
-    let found = confirmation::look(&state.services, id, link.expires, &link.token).await?;
+    let found = confirmation::preview(&state.services, id, link.expires, &link.token).await?;
     // Only a correct token gets here. It consists of 64 hexadecimal digits, so it needs no escaping.
     let action = format!("/confirm/{id}?expires={}&token={}", link.expires, link.token);
     show(found, Some(action))

@@ -22,8 +22,8 @@ use crate::web::{Frame, PageError, html};
 pub fn configure(config: &mut ServiceConfig) {
     config.service(
         web::resource("/unsubscribe/{channel}")
-            .route(web::get().to(look))
-            .route(web::method(Method::HEAD).to(look))
+            .route(web::get().to(preview))
+            .route(web::method(Method::HEAD).to(preview))
             .route(web::post().to(leave))
             .default_service(web::to(|| async {
                 Err::<HttpResponse, _>(PageError::WrongMethod("GET, HEAD, POST"))
@@ -66,7 +66,7 @@ fn read(channel: &str, signed: Option<Query<Signed>>) -> Link {
     }
 }
 
-async fn look(
+async fn preview(
     request: HttpRequest,
     state: Data<AppState>,
     channel: Path<String>,
@@ -74,7 +74,7 @@ async fn look(
 ) -> Result<HttpResponse, PageError> {
     let link = read(&channel, signed);
     let client = client_ip(&request, &state).map(network);
-    let found = unsubscribe::look(&state.services, &link, client).await?;
+    let found = unsubscribe::preview(&state.services, &link, client).await?;
     // Only a correct signature comes this far: each part of the path is an id or a digest, so it needs no escapes.
     show(found, Some(link.path()))
 }

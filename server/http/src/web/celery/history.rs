@@ -11,7 +11,7 @@ use askama::Template;
 use chrono::{DateTime, NaiveDateTime, Utc};
 use deadbeat_domain::celery::trace::{Outcome, TraceState, run_id_of};
 use deadbeat_domain::ids::{MonitorId, ProjectId};
-use deadbeat_domain::limits::TRACES_LOOKED_AT;
+use deadbeat_domain::limits::TRACES_EXAMINED;
 use deadbeat_domain::people::permission::Action;
 use deadbeat_domain::text::is_plain;
 use deadbeat_domain::time::read_instant;
@@ -202,7 +202,7 @@ struct RunsPage {
     is_first_page: bool,
     first: String,
     next: Option<String>,
-    looked_at: String,
+    examined: String,
 }
 
 struct StateChoice {
@@ -218,7 +218,7 @@ struct RunRow {
     entry: Option<String>,
     state: &'static str,
     icon: &'static str,
-    heard: Moment,
+    first_report: Moment,
     wait: Option<String>,
     ran: Option<String>,
     worker: Option<String>,
@@ -237,7 +237,7 @@ impl RunRow {
             entry: run.entry,
             state: words(run.state),
             icon: icon(run.state),
-            heard: Moment::at(run.heard_first_at, now),
+            first_report: Moment::at(run.heard_first_at, now),
             wait: run.wait_seconds.map(format::seconds),
             ran: run.run_seconds.map(format::seconds),
             worker: run.worker,
@@ -341,7 +341,7 @@ async fn runs(
         is_first_page: after.is_none(),
         first: search.address(top.project_id, None),
         next: found.next.map(|next| search.address(top.project_id, Some(next))),
-        looked_at: format::grouped(TRACES_LOOKED_AT),
+        examined: format::grouped(TRACES_EXAMINED),
         top,
         search,
     };
@@ -365,7 +365,7 @@ impl Found {
             after,
             limit: RUNS as i64 + 1,
         };
-        let (mut runs, go_on) = history::list(reader, project, filter, page, TRACES_LOOKED_AT).await?;
+        let (mut runs, go_on) = history::list(reader, project, filter, page, TRACES_EXAMINED).await?;
         if runs.len() > RUNS {
             runs.truncate(RUNS);
             let next = runs.last().map(Summary::place);

@@ -21,7 +21,7 @@ const QUEUES_NAMED: usize = 8;
 const STALE: TimeDelta = TimeDelta::minutes(1);
 
 /// The fault of a subject, and the incident about it.
-pub(super) struct Said<'a> {
+pub(super) struct PartFacts<'a> {
     pub(super) trouble: Option<Cause>,
     pub(super) since: Option<DateTime<Utc>>,
     pub(super) incident: Option<&'a Incident>,
@@ -35,34 +35,34 @@ pub(super) struct Trouble {
     pub(super) words: &'static str,
     pub(super) since: Option<Moment>,
     /// True if an incident is open.
-    pub(super) is_told: bool,
+    pub(super) is_alerted: bool,
     /// The incident, if the dashboard shows its card with the repair.
     pub(super) incident: Option<IncidentId>,
 }
 
 impl Trouble {
-    fn of(said: &Said<'_>, now: DateTime<Utc>) -> Option<Self> {
-        let told = said.incident.map(|incident| incident.cause);
-        let cause = said.trouble.or(told)?;
+    fn of(facts: &PartFacts<'_>, now: DateTime<Utc>) -> Option<Self> {
+        let alerted = facts.incident.map(|incident| incident.cause);
+        let cause = facts.trouble.or(alerted)?;
         // If the fault and the incident are the same, show the earlier start: each report of a storm overwrites the start of the fault.
-        let opened_at = said
+        let opened_at = facts
             .incident
             .filter(|incident| incident.cause == cause)
             .map(|incident| incident.opened_at);
-        let since = [said.since, opened_at].into_iter().flatten().min();
+        let since = [facts.since, opened_at].into_iter().flatten().min();
         Some(Self {
             cause: cause.as_str(),
             page: cause.page(),
-            words: if said.trouble == Some(Cause::BeatDown) {
+            words: if facts.trouble == Some(Cause::BeatDown) {
                 "One of several Beats of this name is silent."
             } else {
                 words(cause)
             },
             since: since.map(|at| Moment::at(at, now)),
-            is_told: told.is_some(),
-            incident: said
+            is_alerted: alerted.is_some(),
+            incident: facts
                 .incident
-                .filter(|_| said.is_on_dashboard)
+                .filter(|_| facts.is_on_dashboard)
                 .map(|incident| incident.id),
         })
     }
@@ -95,7 +95,7 @@ pub(super) struct BeatCard {
     pub(super) status: &'static str,
     pub(super) trouble: Option<Trouble>,
     pub(super) host: Option<String>,
-    pub(super) last_heard: Option<Moment>,
+    pub(super) last_report: Option<Moment>,
     pub(super) every: String,
     pub(super) sent: Option<Moment>,
     /// When the broker refused a message after the last successful sending, and the exception's class.
@@ -105,7 +105,7 @@ pub(super) struct BeatCard {
 }
 
 impl BeatCard {
-    pub(super) fn of(beat: &Beat, said: &Said<'_>, now: DateTime<Utc>) -> Self {
+    pub(super) fn of(beat: &Beat, facts: &PartFacts<'_>, now: DateTime<Utc>) -> Self {
         let state = &beat.state;
         let failed = beat
             .send_failed
@@ -113,9 +113,9 @@ impl BeatCard {
             .filter(|(at, _)| Some(*at) > beat.sent_at);
         Self {
             status: state.status.as_str(),
-            trouble: Trouble::of(said, now),
+            trouble: Trouble::of(facts, now),
             host: beat.host.clone(),
-            last_heard: state.last_seen_at.map(|at| Moment::at(at, now)),
+            last_report: state.last_seen_at.map(|at| Moment::at(at, now)),
             every: format::span(span(state.period_seconds)),
             sent: beat.sent_at.map(|at| Moment::at(at, now)),
             send_failed: failed.map(|(at, error)| (Moment::at(*at, now), error.clone())),
@@ -144,13 +144,13 @@ pub(super) struct BrokerCard {
 }
 
 impl BrokerCard {
-    pub(super) fn of(broker: &Broker, said: &Said<'_>, now: DateTime<Utc>) -> Self {
+    pub(super) fn of(broker: &Broker, facts: &PartFacts<'_>, now: DateTime<Utc>) -> Self {
         let field = |name: &str| broker.sample.as_ref().and_then(|sample| sample.get(name));
         let text = |name: &str| field(name).and_then(Value::as_str).map(str::to_owned);
         let seconds = |name: &str| field(name).and_then(Value::as_f64);
         Self {
             status: broker.state.status.as_str(),
-            trouble: Trouble::of(said, now),
+            trouble: Trouble::of(facts, now),
             transport: text("transport"),
             error: text("error"),
             sampler: broker.sampler.clone(),
@@ -191,7 +191,7 @@ impl QueueRow {
     pub(super) fn of<'a>(
         queue: &Queue,
         consumers: impl Iterator<Item = &'a Consumers>,
-        said: &Said<'_>,
+        facts: &PartFacts<'_>,
         now: DateTime<Utc>,
     ) -> Self {
         // A worker whose only fault is clock skew still receives messages.
@@ -210,7 +210,7 @@ impl QueueRow {
         let (lost, more_lost) = named(&lost);
         Self {
             status: queue.state.status.as_str(),
-            trouble: Trouble::of(said, now),
+            trouble: Trouble::of(facts, now),
             name: queue.name.clone(),
             depth: format::grouped(queue.depth),
             is_empty: queue.depth == 0,
@@ -243,7 +243,7 @@ pub(super) struct WorkerRow {
     pub(super) queues: String,
     pub(super) more_queues: usize,
     pub(super) memory: Option<String>,
-    pub(super) last_heard: Option<Moment>,
+    pub(super) last_report: Option<Moment>,
 }
 
 /// The task that has been running longest on a worker.
@@ -254,7 +254,7 @@ pub(super) struct Longest {
 }
 
 impl WorkerRow {
-    pub(super) fn of(worker: &Worker, said: &Said<'_>, now: DateTime<Utc>) -> Self {
+    pub(super) fn of(worker: &Worker, facts: &PartFacts<'_>, now: DateTime<Utc>) -> Self {
         let field = |name: &str| worker.snapshot.get(name).filter(|value| !value.is_null());
         let text = |name: &str| field(name).and_then(Value::as_str).map(str::to_owned);
         let number = |name: &str| field(name).and_then(Value::as_i64);
@@ -272,7 +272,7 @@ impl WorkerRow {
         let named = worker.queues.len().min(QUEUES_NAMED);
         Self {
             status: worker.state.status.as_str(),
-            trouble: Trouble::of(said, now),
+            trouble: Trouble::of(facts, now),
             name: worker.name.clone(),
             celery: text("celery"),
             is_cut_off: field("connected").and_then(Value::as_bool) == Some(false),
@@ -284,7 +284,7 @@ impl WorkerRow {
             queues: worker.queues[..named].join(", "),
             more_queues: worker.queues.len() - named,
             memory: number("rss_bytes").filter(|bytes| *bytes > 0).map(format::bytes),
-            last_heard: worker.state.last_seen_at.map(|at| Moment::at(at, now)),
+            last_report: worker.state.last_seen_at.map(|at| Moment::at(at, now)),
         }
     }
 }
@@ -293,7 +293,7 @@ impl WorkerRow {
 pub(super) struct LeftWorker {
     pub(super) name: String,
     pub(super) how: &'static str,
-    pub(super) last_heard: Option<Moment>,
+    pub(super) last_report: Option<Moment>,
 }
 
 impl LeftWorker {
@@ -306,7 +306,7 @@ impl LeftWorker {
                 // It never signed off.
                 _ => "given up",
             },
-            last_heard: worker.state.last_seen_at.map(|at| Moment::at(at, now)),
+            last_report: worker.state.last_seen_at.map(|at| Moment::at(at, now)),
         }
     }
 }
@@ -352,11 +352,11 @@ mod tests {
     }
 
     #[test]
-    fn trouble_is_told_with_the_cause_that_holds_now_and_its_beginning() {
+    fn trouble_is_reported_with_the_cause_that_holds_now_and_its_beginning() {
         let lost = incident(Cause::WorkerLost, at(50));
         let storm = incident(Cause::BeatStorm, at(20));
         let (skew, flood) = (Some(Cause::ClockSkew), Some(Cause::BeatStorm));
-        for (trouble, since, told, expected) in [
+        for (trouble, since, alerted, expected) in [
             (None, None, None, None),
             (skew, Some(at(30)), None, Some(("CLOCK_SKEW", at(30), false))),
             (None, None, Some(&lost), Some(("WORKER_LOST", at(50), true))),
@@ -373,15 +373,15 @@ mod tests {
                 Some(("CLOCK_SKEW", at(90), true)),
             ),
         ] {
-            let said = Said {
+            let facts = PartFacts {
                 trouble,
                 since,
-                incident: told,
+                incident: alerted,
                 is_on_dashboard: false,
             };
-            let seen = Trouble::of(&said, at(100));
-            let seen = seen.map(|seen| (seen.cause, seen.since.unwrap().machine, seen.is_told));
-            let expected = expected.map(|(cause, at, told)| (cause, Moment::at(at, at).machine, told));
+            let seen = Trouble::of(&facts, at(100));
+            let seen = seen.map(|seen| (seen.cause, seen.since.unwrap().machine, seen.is_alerted));
+            let expected = expected.map(|(cause, at, alerted)| (cause, Moment::at(at, at).machine, alerted));
             assert_eq!(seen, expected, "{trouble:?}");
         }
     }

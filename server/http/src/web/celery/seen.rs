@@ -19,7 +19,7 @@ use deadbeat_store::{Reader, StoreResult};
 use uuid::Uuid;
 
 use super::Limits;
-use super::part::Said;
+use super::part::PartFacts;
 use crate::web::format;
 use crate::web::monitor::dashboard;
 
@@ -210,7 +210,12 @@ impl CeleryPageData {
         })
     }
 
-    pub(super) fn said(&self, id: Uuid, trouble: Option<Cause>, since: Option<DateTime<Utc>>) -> Said<'_> {
+    pub(super) fn said(
+        &self,
+        id: Uuid,
+        trouble: Option<Cause>,
+        since: Option<DateTime<Utc>>,
+    ) -> PartFacts<'_> {
         let about = |subject: Uuid| {
             self.incidents
                 .iter()
@@ -220,7 +225,7 @@ impl CeleryPageData {
             let host = self.hosts.get(&id)?;
             about(*host)
         });
-        Said {
+        PartFacts {
             trouble,
             since,
             incident,

@@ -22,8 +22,8 @@ use crate::web::{Frame, PageError, html};
 pub fn configure(config: &mut ServiceConfig) {
     config.service(
         web::resource("/acknowledge/{incident}")
-            .route(web::get().to(look))
-            .route(web::method(Method::HEAD).to(look))
+            .route(web::get().to(preview))
+            .route(web::method(Method::HEAD).to(preview))
             .route(web::post().to(acknowledge))
             .default_service(web::to(|| async {
                 Err::<HttpResponse, _>(PageError::WrongMethod("GET, HEAD, POST"))
@@ -73,13 +73,13 @@ fn read(incident: &str, signed: Option<Query<Signed>>) -> Result<Link, PageError
     })
 }
 
-async fn look(
+async fn preview(
     state: Data<AppState>,
     incident: Path<String>,
     signed: Option<Query<Signed>>,
 ) -> Result<HttpResponse, PageError> {
     let link = read(&incident, signed)?;
-    let found = link::look(&state.services, &link).await?;
+    let found = link::preview(&state.services, &link).await?;
     // Only a correct signature gets here. Each part of the path is a number, an id or a digest, so the path needs no escaping.
     show(&state, found, Some(link.path()))
 }

@@ -9,7 +9,7 @@ use askama::Template;
 use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::{IncidentId, MonitorId, ProjectId};
 use deadbeat_domain::incident::{Fact, Repair, SubjectKind};
-use deadbeat_domain::judge::hearing::Hold;
+use deadbeat_domain::judge::reception::Hold;
 use deadbeat_domain::monitor::status::{ShownStatus, Status};
 use deadbeat_domain::people::access::Access;
 use deadbeat_domain::people::permission::Action;
@@ -229,7 +229,7 @@ impl Evaluator {
             Some(Hold::NobodyListens) => return Self::NobodyListens,
             Some(Hold::Spooled) => return Self::Replays,
             Some(Hold::LostListener) => {
-                let until = readiness.pulse.and_then(|pulse| pulse.hearing.waits_until);
+                let until = readiness.pulse.and_then(|pulse| pulse.reception.waits_until);
                 return Self::LostListener(until.map(|at| Moment::at(at, now)));
             }
             None => {}
@@ -311,7 +311,7 @@ struct BeatRow {
     name: String,
     host: Option<String>,
     status: &'static str,
-    last_heard: Option<Moment>,
+    last_report: Option<Moment>,
     every: String,
 }
 
@@ -459,7 +459,7 @@ impl BeatRow {
             name: beat.name,
             host: beat.host,
             status: beat.state.status.as_str(),
-            last_heard: beat.state.last_seen_at.map(|at| Moment::at(at, now)),
+            last_report: beat.state.last_seen_at.map(|at| Moment::at(at, now)),
             every: format::span(span(beat.state.period_seconds)),
         }
     }

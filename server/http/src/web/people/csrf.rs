@@ -212,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_differ_by_secret_and_tell_nothing_of_what_is_stored() {
+    fn tokens_differ_by_secret_and_reveal_nothing_of_what_is_stored() {
         let secret = "3rfs9X2cWmMHsVnT6Tg6PCf5fdgvxgAZV3GTtdZcxXx";
         assert_eq!(token(secret).len(), 64);
         assert_eq!(token(secret), token(secret));

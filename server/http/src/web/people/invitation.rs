@@ -21,8 +21,8 @@ use crate::web::{Frame, FrameAccount, PageError, html, see_other};
 pub fn configure(config: &mut ServiceConfig) {
     config.service(
         web::resource("/invitations/{token}")
-            .route(web::get().to(look))
-            .route(web::method(Method::HEAD).to(look))
+            .route(web::get().to(page))
+            .route(web::method(Method::HEAD).to(page))
             .route(web::post().to(accept))
             .default_service(web::to(|| async {
                 Err::<HttpResponse, _>(PageError::WrongMethod("GET, HEAD, POST"))
@@ -75,12 +75,12 @@ fn show(
     answer
 }
 
-async fn look(
+async fn page(
     state: Data<AppState>,
     token: Path<String>,
     known: Option<SignedIn>,
 ) -> Result<HttpResponse, PageError> {
-    let offer = invitation::look(&state.services, &token).await?;
+    let offer = invitation::inspect(&state.services, &token).await?;
     let offer = offer.ok_or(PageError::NotFound("invitation"))?;
     let frame = known.map(|known| known.frame()).unwrap_or_default();
     Ok(show(&state, StatusCode::OK, (offer, &token), frame, None))
@@ -98,7 +98,7 @@ async fn accept(
     match invitation::accept(&state.services, &account, &token, client_ip(&request, &state)).await {
         Ok(project) => Ok(see_other(&format!("/?project={project}"))),
         Err(error @ (ServiceError::Conflict(_) | ServiceError::Limit { .. })) => {
-            let offer = invitation::look(&state.services, &token).await?;
+            let offer = invitation::inspect(&state.services, &token).await?;
             let offer = offer.ok_or(PageError::NotFound("invitation"))?;
             let refusal = Some(error.to_string());
             let frame = Frame {

@@ -30,8 +30,8 @@ use crate::web::{Frame, PageError, html, see_other};
 pub fn configure(config: &mut ServiceConfig) {
     config.service(
         web::resource("/members")
-            .route(web::get().to(look))
-            .route(web::method(Method::HEAD).to(look))
+            .route(web::get().to(page))
+            .route(web::method(Method::HEAD).to(page))
             .route(web::post().to(change))
             .default_service(web::to(|| async {
                 Err::<HttpResponse, _>(PageError::WrongMethod("GET, HEAD, POST"))
@@ -85,7 +85,7 @@ struct Extras {
     refusal: Option<String>,
 }
 
-async fn look(
+async fn page(
     request: HttpRequest,
     state: Data<AppState>,
     known: SignedIn,

@@ -40,12 +40,12 @@ pub async fn send_test(
         at: now,
         event: Event::Test,
     };
-    let told = outbox::announce(&mut tx, vec![(project, Topic::Channel(id), message)], now).await?;
+    let announced = outbox::announce(&mut tx, vec![(project, Topic::Channel(id), message)], now).await?;
     audit::note(
         &mut tx,
         Entry::new(access, project, Act::ChannelTested, id.0, now),
     );
     tx.commit().await?;
     services.outbox_bell.notify_one();
-    told.made.first().copied().ok_or(ServiceError::Busy)
+    announced.made.first().copied().ok_or(ServiceError::Busy)
 }

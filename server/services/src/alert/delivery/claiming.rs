@@ -42,8 +42,8 @@ impl Delivery {
             // alert.
             let enough = i32::try_from(left.saturating_mul(2)).unwrap_or(i32::MAX);
             let full = busy.full(limits);
-            let looked = claim::due_channels(&reader, self.clock.now(), began, &full, STEPS, enough).await;
-            let steps = match looked {
+            let due = claim::due_channels(&reader, self.clock.now(), began, &full, STEPS, enough).await;
+            let steps = match due {
                 Ok(steps) => steps,
                 // Keep the deliveries that are already claimed.
                 Err(_) if !claimed.is_empty() => break,

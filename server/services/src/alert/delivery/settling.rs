@@ -89,7 +89,7 @@ impl Delivery {
         {
             handle::put(&mut tx, row.project_id, incident, row.channel_id, new, now).await?;
         }
-        let mut told = 0;
+        let mut alerted = 0;
         if let Some(channel) = failed {
             let reason = attempt.detail.as_deref().unwrap_or_default();
             // Disable the channel as of the claim: if somebody changed it since, the new settings have not failed.
@@ -103,13 +103,13 @@ impl Delivery {
             )
             .await?
             {
-                told = switched_off::tell_others(&mut tx, &channel, reason, Why::Failed, now).await?;
+                alerted = switched_off::alert_others(&mut tx, &channel, reason, Why::Failed, now).await?;
                 let (project, subject) = (row.project_id, ChangeSubject::Channel(channel.id));
                 feed::note(&mut tx, project, subject, ChangeKind::Changed, now);
             }
         }
         tx.commit().await?;
-        if told > 0 {
+        if alerted > 0 {
             self.wake.notify_one();
         }
         Ok(end)

@@ -337,8 +337,8 @@ impl Story {
     }
 
     fn add_monitor(&mut self, monitor: &Monitor) {
-        let heard = monitor.last_ping_at.map_or_else(|| "never".to_owned(), clock);
-        self.add_fact("Last report", Some(heard));
+        let last_report = monitor.last_ping_at.map_or_else(|| "never".to_owned(), clock);
+        self.add_fact("Last report", Some(last_report));
         let length = |seconds: f64| {
             Some(deadbeat_domain::time::span(seconds))
                 .filter(|length| *length > TimeDelta::zero())
@@ -447,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_told_in_their_two_largest_units() {
+    fn durations_are_reported_in_their_two_largest_units() {
         for (seconds, words) in [
             (0, "0 s"),
             (59, "59 s"),
@@ -464,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_told_as_the_sdks_audit_tells_them() {
+    fn durations_are_reported_as_the_sdks_audit_shows_them() {
         let rules: Value = serde_json::from_str(include_str!(concat!(
             env!("CARGO_MANIFEST_DIR"),
             "/../../tests/fixtures/shared-rules.json"

@@ -1,7 +1,7 @@
 //! The rows of the made-up project: a shop with one Beat, two workers, and a monitor that is down.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use deadbeat_domain::celery::beat::incarnation::{Goodbye, Incarnation};
+use deadbeat_domain::celery::beat::incarnation::{EndReport, Incarnation};
 use deadbeat_domain::celery::condition::Condition;
 use deadbeat_domain::celery::host::Part;
 use deadbeat_domain::celery::queue::flow::Flow;
@@ -101,7 +101,7 @@ pub(super) fn incarnation(number: u128, ago: i64) -> Incarnation {
         period_seconds: 15.0,
         grace_seconds: 60.0,
         says_goodbye: true,
-        goodbye: Some(Goodbye::Failed(Some("FileNotFoundError".to_owned()))),
+        goodbye: Some(EndReport::Failed(Some("FileNotFoundError".to_owned()))),
     }
 }
 

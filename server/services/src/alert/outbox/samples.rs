@@ -16,7 +16,7 @@ use deadbeat_store::monitor::Monitor;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{Telling, compose};
+use super::{IncidentAlert, compose};
 use crate::Site;
 
 pub(crate) fn at(text: &str) -> DateTime<Utc> {
@@ -145,7 +145,7 @@ impl Sample {
         let site = Site {
             url: "https://deadbeat.example.org".to_owned(),
         };
-        let telling = Telling {
+        let incident_alert = IncidentAlert {
             phase,
             incident: &incident,
             // The outbox writes reminders without reading the monitor.
@@ -154,7 +154,7 @@ impl Sample {
             step: &[],
             affected: None,
         };
-        compose(&site, &telling, &self.project, self.affected.as_ref())
+        compose(&site, &incident_alert, &self.project, self.affected.as_ref())
     }
 
     pub(crate) fn opened(&self) -> Message {

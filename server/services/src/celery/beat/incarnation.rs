@@ -6,7 +6,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::celery::beat::incarnation::{
-    Goodbye, Incarnation, Said, duplicates, on_list, on_report,
+    BeatReport, EndReport, Incarnation, duplicates, on_list, on_report,
 };
 use deadbeat_domain::celery::beat::lineage::{self, Bits, Standing, bit};
 use deadbeat_domain::celery::beat::{SCHEDULE_ENTRIES, crash_loop};
@@ -56,8 +56,8 @@ impl Identity {
 
     /// Converts the report to the domain's form, for a clock that is off by `skew`, with the period of `beat`. Returns `None` if the report does not
     /// name its process.
-    fn said(&self, beat: &Beat, skew: TimeDelta) -> Option<Said> {
-        Some(Said {
+    fn said(&self, beat: &Beat, skew: TimeDelta) -> Option<BeatReport> {
+        Some(BeatReport {
             boot: self.boot?,
             host: self.host.clone().map(String::from),
             pid: self.pid,
@@ -66,8 +66,8 @@ impl Identity {
             grace_seconds: beat.state.grace_seconds,
             says_goodbye: self.state.map(|_| true),
             goodbye: match self.state {
-                Some(State::Stopped) => Some(Goodbye::Stopped),
-                Some(State::Failed) => Some(Goodbye::Failed(self.exit_error.clone().map(String::from))),
+                Some(State::Stopped) => Some(EndReport::Stopped),
+                Some(State::Failed) => Some(EndReport::Failed(self.exit_error.clone().map(String::from))),
                 Some(State::Running) | None => None,
             },
         })
@@ -110,7 +110,7 @@ impl Incarnations {
     }
 
     /// Reads the processes, and records the report of one.
-    pub(crate) async fn hear(
+    pub(crate) async fn on_report(
         tx: &mut Tx,
         beat: &Beat,
         identity: &Identity,
@@ -200,11 +200,11 @@ impl Incarnations {
         let listed =
             deadbeat_store::celery::beat::lineage::census(tx, beat.project_id, beat.id, None).await?;
         let counts: Vec<(Bits, i64)> = listed.iter().map(|listed| (listed.by, listed.count)).collect();
-        let is_told = matches!(
+        let is_alerted = matches!(
             beat.state.trouble,
             Some(Cause::BeatDuplicate | Cause::AppNameShared)
         );
-        let standing = lineage::standing(&self.known, &counts, is_told, now, &self.spells);
+        let standing = lineage::standing(&self.known, &counts, is_alerted, now, &self.spells);
         let mut renamed = 0;
         for one in &self.known {
             let lineage = one.lineage.map_or(0, bit);
@@ -245,8 +245,8 @@ impl Incarnations {
             found.sort_by_key(|one| (one.started_at.unwrap_or(one.since), one.boot));
             found
         };
-        let is_told = beat.state.trouble == Some(Cause::BeatDuplicate);
-        let twins = duplicates(&self.known, is_told, now, &self.spells);
+        let is_alerted = beat.state.trouble == Some(Cause::BeatDuplicate);
+        let twins = duplicates(&self.known, is_alerted, now, &self.spells);
         let (cause, processes) = if standing.lost != 0 {
             let last = |found: Vec<Incarnation>| found.into_iter().max_by_key(|one| one.seen_at);
             let lost = (0..lineage::LINEAGES)
@@ -268,9 +268,9 @@ impl Incarnations {
         Some((cause, AtOnce { processes, listed }))
     }
 
-    /// Returns the processes that have crashed in a row until now. `is_told` is true if the crash loop has an incident.
-    pub(crate) fn crashes(&self, is_told: bool, now: DateTime<Utc>) -> Vec<Incarnation> {
-        let crashes = crash_loop::longest(&self.known, is_told, now, &self.spells);
+    /// Returns the processes that have crashed in a row until now. `is_alerted` is true if the crash loop has an incident.
+    pub(crate) fn crashes(&self, is_alerted: bool, now: DateTime<Utc>) -> Vec<Incarnation> {
+        let crashes = crash_loop::longest(&self.known, is_alerted, now, &self.spells);
         crashes.into_iter().cloned().collect()
     }
 
@@ -387,11 +387,11 @@ pub(crate) async fn acknowledged(
     if let Some(transition) = transition {
         let subject = (project, SubjectKind::Beat, id.0);
         incident::rearm_members(&mut tx, &services.site, &[subject], now).await?;
-        let news = Occurrence {
+        let occurrences = Occurrence {
             changed: Changed::Beat(&beat),
             what: OccurrenceKind::Transition(transition),
         };
-        incident::record(&mut tx, &services.site, &[news]).await?;
+        incident::record(&mut tx, &services.site, &[occurrences]).await?;
     }
     tx.commit().await?;
     services.outbox_bell.notify_one();

@@ -60,11 +60,11 @@ async fn end(tx: &mut Tx, site: &Site, beat: &mut Beat, now: DateTime<Utc>) -> S
     };
     let subject = (beat.project_id, SubjectKind::Beat, beat.id.0);
     incident::rearm_members(tx, site, &[subject], now).await?;
-    let news = Occurrence {
+    let occurrences = Occurrence {
         changed: Changed::Beat(beat),
         what: OccurrenceKind::Transition(transition),
     };
-    incident::record(tx, site, &[news]).await?;
+    incident::record(tx, site, &[occurrences]).await?;
     Ok(true)
 }
 

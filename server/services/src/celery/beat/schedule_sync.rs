@@ -59,12 +59,12 @@ pub(crate) async fn due(
         });
     }
     let now = services.now();
-    let told: HashMap<String, Option<DateTime<Utc>>> = hints
+    let hinted: HashMap<String, Option<DateTime<Utc>>> = hints
         .entries
         .into_iter()
         .map(|hint| (hint.name.into(), by_our_clock(hint.next_due_at, skew)))
         .collect();
-    let names: Vec<String> = told.keys().cloned().collect();
+    let names: Vec<String> = hinted.keys().cloned().collect();
 
     let mut tx = services.store.begin().await?;
     let mut monitors = Vec::new();
@@ -79,7 +79,7 @@ pub(crate) async fn due(
     deadbeat_store::monitor::run::load_into(&mut tx, &mut monitors, &[]).await?;
     monitors.retain_mut(|monitor| {
         let before = due_of(monitor);
-        if let Some(hint) = monitor.entry.as_ref().and_then(|entry| told.get(entry)) {
+        if let Some(hint) = monitor.entry.as_ref().and_then(|entry| hinted.get(entry)) {
             on_sent(&mut monitor.state, *hint, now);
         }
         due_of(monitor) != before
@@ -215,7 +215,7 @@ pub(crate) async fn sync(
         exit_error: None,
     };
     let mut incarnations =
-        Incarnations::hear(&mut tx, &beat, &identity, skew, listed_at, sync.came_at).await?;
+        Incarnations::on_report(&mut tx, &beat, &identity, skew, listed_at, sync.came_at).await?;
     let (listed, now) = (&snapshot.entries, sync.came_at);
     let place = incarnations
         .list(&mut tx, &beat, &identity, listed, sync.id, now)
@@ -470,7 +470,7 @@ async fn write(
         .map(|one| &one.monitor);
     write_states(tx, moved).await?;
     let background = background(beat);
-    let news: Vec<Occurrence<'_>> = followed
+    let occurrences: Vec<Occurrence<'_>> = followed
         .iter()
         .filter_map(|one| {
             Some(Occurrence {
@@ -479,6 +479,6 @@ async fn write(
             })
         })
         .collect();
-    incident::record(tx, &services.site, &news).await?;
+    incident::record(tx, &services.site, &occurrences).await?;
     Ok(())
 }

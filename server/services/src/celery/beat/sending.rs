@@ -69,10 +69,10 @@ pub(crate) async fn sent(
         return Ok(());
     };
     // Once a second is enough: readers only check whether anything was sent since a slot.
-    let is_news = beat
+    let is_changed = beat
         .sent_at
         .is_none_or(|before| at - before >= TimeDelta::seconds(1) || is_to_come(before, now));
-    if !is_news && flooding.is_empty() {
+    if !is_changed && flooding.is_empty() {
         return Ok(());
     }
     beat.sent_at = beat
@@ -88,11 +88,11 @@ pub(crate) async fn sent(
     }
     deadbeat_store::celery::beat::update(&mut tx, std::slice::from_ref(&beat), false).await?;
     if let (Some(transition), Some(flood)) = (transition, &flood) {
-        let news = Occurrence {
+        let occurrences = Occurrence {
             changed: Changed::Flooding(&beat, flood),
             what: OccurrenceKind::Transition(transition),
         };
-        incident::record(&mut tx, &services.site, &[news]).await?;
+        incident::record(&mut tx, &services.site, &[occurrences]).await?;
     }
     tx.commit().await?;
     if transition.is_some() {

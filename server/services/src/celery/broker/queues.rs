@@ -1,7 +1,7 @@
 //! The state of each queue in a sample, and of workers that do not report.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use deadbeat_domain::celery::condition::{Condition, on_seen};
+use deadbeat_domain::celery::condition::{Condition, on_sampled};
 use deadbeat_domain::celery::queue::flow::{Flow, Glimpse};
 use deadbeat_domain::celery::queue::{Consumers, REPLACED_WITHIN, oldest, trouble};
 use deadbeat_domain::celery::worker::stranger::{Stranger, on_sample};
@@ -67,7 +67,7 @@ pub(super) struct SilentWorkers {
     clippy::too_many_arguments,
     reason = "the sample, and the facts with which it is compared"
 )]
-pub(super) fn look(
+pub(super) fn take_sample(
     known: Option<&Queue>,
     broker: &Broker,
     seen: &QueueSample,
@@ -102,7 +102,9 @@ pub(super) fn look(
         flow: known.map_or_else(Flow::default, |queue| queue.flow.clone()),
         state: known.map_or(Condition::FRESH, |queue| queue.state),
     };
-    queue.flow.look(&glimpse(known, seen, depth, workers, now), now);
+    queue
+        .flow
+        .take_sample(&glimpse(known, seen, depth, workers, now), now);
     let has_others = silent.consume || queue.flow.has_others(longest_wait, now);
     let consumers = consumers(&queue, workers, has_others, now);
     // A worker that waits for the result backend receives no messages; the backend's incident reports that.
@@ -117,7 +119,7 @@ pub(super) fn look(
         trouble(queue.depth, oldest, longest_wait, consumers)
             .filter(|(cause, _)| *cause != Cause::QueueSlaBreach || !is_held_up())
     };
-    let transition = on_seen(&mut queue.state, trouble, now);
+    let transition = on_sampled(&mut queue.state, trouble, now);
     (queue, transition)
 }
 

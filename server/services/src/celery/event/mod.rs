@@ -19,7 +19,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use self::run::{RunEvent, ToldRun};
+use self::run::{ReportedRun, RunEvent};
 use crate::celery::beat::schedule_sync::listing::{DueHints, ScheduleListing};
 use crate::celery::beat::{schedule_sync, sending};
 use crate::celery::{beat, broker, worker};
@@ -131,7 +131,7 @@ enum Kind {
 enum EventBody {
     BeatSchedule(ScheduleListing),
     BeatDue(DueHints),
-    BeatAlive(beat::Alive),
+    BeatAlive(beat::Heartbeat),
     WorkerSnapshot(Box<worker::WorkerSnapshot>),
     BrokerSample(broker::Sample),
     PublishFailed(PublishFailed),
@@ -206,7 +206,7 @@ pub enum Verdict {
     /// The event is written and committed.
     Accepted,
     /// Accepted, for a report of a process. Also says whether this process must sample the broker for its application.
-    Heard {
+    Received {
         /// True if this process is the sampler.
         samples: bool,
         /// For the sampler: the queues that the workers of its application consume, as far as they were reported with the same key.
@@ -258,7 +258,7 @@ pub async fn accept(
         Actor::Account { .. } | Actor::Operator | Actor::System => None,
     };
     let mut verdicts: Vec<(Option<Uuid>, Verdict)> = Vec::with_capacity(batch.events.len());
-    let mut told: Vec<ToldRun> = Vec::new();
+    let mut reported: Vec<ReportedRun> = Vec::new();
     for event in batch.events {
         let (head, what) = match event.0 {
             Ok(read) => read,
@@ -282,7 +282,7 @@ pub async fn accept(
             EventBody::BeatAlive(alive) => beat::alive(services, project, alive, occurred_at, skew, key)
                 .await
                 .or_else(rejection)?,
-            EventBody::WorkerSnapshot(snapshot) => worker::heard(services, project, *snapshot, skew, key)
+            EventBody::WorkerSnapshot(snapshot) => worker::on_report(services, project, *snapshot, skew, key)
                 .await
                 .or_else(rejection)?,
             EventBody::BrokerSample(sample) => broker::seen(services, project, sample, occurred_at, key)
@@ -297,7 +297,7 @@ pub async fn accept(
             }
             EventBody::Run(kind, run) => match run::outcome_of(kind, &run) {
                 Ok(outcome) => {
-                    told.push(ToldRun {
+                    reported.push(ReportedRun {
                         place: verdicts.len(),
                         id: head.id,
                         kind,
@@ -322,15 +322,15 @@ pub async fn accept(
         };
         verdicts.push((Some(head.id), verdict));
     }
-    if told.is_empty() {
+    if reported.is_empty() {
         return Ok(verdicts);
     }
-    let _share = services.stages.take(project, told.len()).await?;
+    let _share = services.stages.take(project, reported.len()).await?;
     drop(batch.turn);
     run::accept(
         services,
         project,
-        told,
+        reported,
         skew,
         received_at,
         remote_addr,

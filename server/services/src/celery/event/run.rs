@@ -74,7 +74,7 @@ pub(super) struct RunEvent {
 }
 
 /// A reported stage of a run.
-pub(super) struct ToldRun {
+pub(super) struct ReportedRun {
     /// The index of the stage's verdict.
     pub(super) place: usize,
     pub(super) id: Uuid,
@@ -101,7 +101,7 @@ struct RunPing {
     occurred_at: DateTime<Utc>,
     /// True if the message only expired because a clock is wrong.
     is_early_expiry: bool,
-    /// Like the field of [`ToldRun`].
+    /// Like the field of [`ReportedRun`].
     ahead: TimeDelta,
     /// When the message was sent, by the server's clock.
     published_at: Option<DateTime<Utc>>,
@@ -134,12 +134,12 @@ struct Sent {
 }
 
 impl Sent {
-    fn of(told: &[ToldRun], received_at: DateTime<Utc>) -> Self {
+    fn of(reported: &[ReportedRun], received_at: DateTime<Utc>) -> Self {
         let mut sent = Self {
             messages: Vec::new(),
             at: received_at,
         };
-        for one in told {
+        for one in reported {
             // Ignore retries, because workers send them. Ignore delayed reports, because they do not show how often Beat sends now.
             let is_recent = one.kind == StageKind::Published
                 && one.run.retries == 0
@@ -171,15 +171,15 @@ impl Sent {
 pub(super) async fn accept(
     services: &Services,
     project: ProjectId,
-    told: Vec<ToldRun>,
+    reported: Vec<ReportedRun>,
     skew: TimeDelta,
     received_at: DateTime<Utc>,
     remote_addr: Option<String>,
     verdicts: &mut [(Option<Uuid>, Verdict)],
 ) -> Result<(), ServiceError> {
-    let sent = Sent::of(&told, received_at);
-    let waited = waited(&told, skew);
-    let (runs, fresh) = accept_stages(services, project, told, skew, received_at, verdicts).await?;
+    let sent = Sent::of(&reported, received_at);
+    let waited = waited(&reported, skew);
+    let (runs, fresh) = accept_stages(services, project, reported, skew, received_at, verdicts).await?;
     queue_wait::taken(services, project, waited).await;
     for (name, entries) in &sent.counts(&fresh) {
         sending::sent(services, project, name, entries, sent.at).await?;
@@ -189,10 +189,10 @@ pub(super) async fn accept(
 
 /// Returns how long the most recently received messages had waited, by application and queue. Ignores redelivered messages, because they were not
 /// waiting all the time.
-fn waited(told: &[ToldRun], skew: TimeDelta) -> HashMap<(String, String), Taken> {
+fn waited(reported: &[ReportedRun], skew: TimeDelta) -> HashMap<(String, String), Taken> {
     // Keep borrowed names, because most of a batch belongs to one queue.
     let mut waited: HashMap<(&str, &str), Taken> = HashMap::new();
-    for one in told {
+    for one in reported {
         let run = &one.run;
         let published_at = run.published_at.and_then(|at| at.checked_add_signed(skew));
         let (Some(queue), Some(published_at)) = (&run.queue, published_at) else {
@@ -216,15 +216,15 @@ fn waited(told: &[ToldRun], skew: TimeDelta) -> HashMap<(String, String), Taken>
 async fn accept_stages(
     services: &Services,
     project: ProjectId,
-    told: Vec<ToldRun>,
+    reported: Vec<ReportedRun>,
     skew: TimeDelta,
     received_at: DateTime<Utc>,
     verdicts: &mut [(Option<Uuid>, Verdict)],
 ) -> Result<(Vec<RunPing>, Fresh), ServiceError> {
-    let monitors = monitors_of(services, project, &told).await?;
-    let mut stages = Vec::with_capacity(told.len());
+    let monitors = monitors_of(services, project, &reported).await?;
+    let mut stages = Vec::with_capacity(reported.len());
     let mut runs = Vec::new();
-    for one in told {
+    for one in reported {
         let run = &one.run;
         let monitor = match &run.entry {
             None => None,
@@ -295,9 +295,9 @@ async fn note_early_expiries(
 async fn monitors_of(
     services: &Services,
     project: ProjectId,
-    told: &[ToldRun],
+    reported: &[ReportedRun],
 ) -> Result<HashMap<(Box<str>, Box<str>), (MonitorId, PingId)>, ServiceError> {
-    let named: HashSet<(&str, &str)> = told
+    let named: HashSet<(&str, &str)> = reported
         .iter()
         .filter_map(|one| Some((one.run.beat.as_str(), one.run.entry.as_deref()?)))
         .collect();
@@ -327,7 +327,7 @@ async fn monitors_of(
 }
 
 fn new_stage(
-    one: ToldRun,
+    one: ReportedRun,
     monitor_id: Option<MonitorId>,
     skew: TimeDelta,
     received_at: DateTime<Utc>,
@@ -362,7 +362,7 @@ fn new_stage(
         app: run.beat.into(),
         entry: run.entry.map(String::from),
         monitor_id,
-        told: StageReport {
+        reported: StageReport {
             stage,
             task: run.task.map(String::from),
             task_id: run.task_id.map(String::from),

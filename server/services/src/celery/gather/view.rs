@@ -18,7 +18,7 @@ use uuid::Uuid;
 pub(crate) const CANARY: &str = "deadbeat.canary";
 
 /// A loop that has not turned for this long is blocked.
-pub(crate) const STANDS_STILL_SECONDS: f64 = 5.0;
+pub(crate) const STUCK_SECONDS: f64 = 5.0;
 
 /// Verdicts take a stopped worker into account for this long.
 pub(super) const LEFT_FOR: TimeDelta = TimeDelta::hours(1);
@@ -28,7 +28,7 @@ pub(super) fn broker_view(broker: &Broker, back_at: Option<DateTime<Utc>>, now: 
     BrokerView {
         id: broker.id,
         status: broker.state.status,
-        away_since: broker.state.since.filter(|_| is_away),
+        down_since: broker.state.since.filter(|_| is_away),
         doubt_until: broker.reach.doubt_until(now),
         back_at,
         seen_at: broker.sampled_at,
@@ -110,7 +110,7 @@ pub(super) fn worker_view(worker: &Worker) -> WorkerView {
         queues: worker.queues.clone(),
         // The loop of a worker that searches for its broker is blocked, and its report may still name the old connection.
         connected: said("connected").and_then(Value::as_bool) != Some(false)
-            && (said("loop_lag_seconds").and_then(Value::as_f64).unwrap_or(0.0) < STANDS_STILL_SECONDS
+            && (said("loop_lag_seconds").and_then(Value::as_f64).unwrap_or(0.0) < STUCK_SECONDS
                 || count("active") >= count("processes").max(1)),
         active: count("active"),
         processes: count("processes").max(1),

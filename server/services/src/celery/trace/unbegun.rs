@@ -56,7 +56,11 @@ pub(crate) fn of(stored: &Stored) -> Option<Unbegun> {
 ///
 /// # Errors
 /// If the database cannot be reached.
-pub(crate) async fn look_once(store: &Store, site: &Site, now: DateTime<Utc>) -> StoreResult<(usize, usize)> {
+pub(crate) async fn judge_once(
+    store: &Store,
+    site: &Site,
+    now: DateTime<Utc>,
+) -> StoreResult<(usize, usize)> {
     let due = deadbeat_store::celery::trace::unbegun::due(&store.reader(), now, BATCH).await?;
     if due.is_empty() {
         return Ok((0, 0));
@@ -129,12 +133,12 @@ async fn judge(tx: &mut Tx, site: &Site, due: &[Unbegun], now: DateTime<Utc>) ->
     }
     lost.sort_by_key(|run| (run.project_id, run.run_id));
     deadbeat_store::celery::trace::update(tx, &lost.iter().collect::<Vec<_>>()).await?;
-    let down = tell(tx, site, &lost, &mut monitors, &known, now).await?;
+    let down = report_lost(tx, site, &lost, &mut monitors, &known, now).await?;
     Ok((lost.len(), down))
 }
 
 /// If an entry expects every run, its monitor goes down.
-async fn tell(
+async fn report_lost(
     tx: &mut Tx,
     site: &Site,
     lost: &[Stored],
@@ -174,17 +178,20 @@ async fn tell(
             stage: Some(stage),
             ..known.background(monitor)
         };
-        let news = Occurrence {
+        let occurrences = Occurrence {
             changed: Changed::Monitor(monitor, &background),
             what: *what,
         };
-        incident::record(tx, site, &[news]).await?;
+        incident::record(tx, site, &[occurrences]).await?;
     }
     Ok(down.len())
 }
 
 fn wants_every_run(monitor: &Monitor) -> bool {
-    let said = monitor.registered.as_ref().and_then(|told| told.get("every_run"));
+    let said = monitor
+        .registered
+        .as_ref()
+        .and_then(|registered| registered.get("every_run"));
     said.and_then(serde_json::Value::as_bool) == Some(true) && monitor.state.status != Status::Paused
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use deadbeat_domain::celery::worker::incarnation::{self, End, LEAST_GAP, is_silence_unheard};
+use deadbeat_domain::celery::worker::incarnation::{self, End, LEAST_GAP, is_silence_of_server};
 use deadbeat_domain::celery::worker::orphan::{LISTED_WITHIN, UNLISTED_PATIENCE};
 use deadbeat_domain::celery::worker::succession::{Other, Successors, is_succeeded, of_lost};
 use deadbeat_domain::celery::worker::{on_broker_trouble, on_silence, on_succeeded};
@@ -32,9 +32,9 @@ pub(crate) struct Owners {
 
 impl Owners {
     /// Finds out which incarnations of a worker have ended, and which runs the last reporting one executes.
-    pub(crate) fn look(&mut self, worker: &mut Worker, now: DateTime<Utc>, spells: &[BlindSpell]) {
+    pub(crate) fn end_silent(&mut self, worker: &mut Worker, now: DateTime<Utc>, spells: &[BlindSpell]) {
         let project = worker.project_id;
-        let ended = incarnation::look(&mut worker.incarnations, now, spells);
+        let ended = incarnation::end_silent(&mut worker.incarnations, now, spells);
         self.ended.extend(ended.into_iter().map(|(id, end)| {
             let how = match end {
                 End::Unheard => Orphaned::Unheard,
@@ -163,12 +163,12 @@ fn successors(worker: &Worker, spells: &[BlindSpell]) -> Option<Successors> {
         return Some(Successors::StartedSince(seen));
     }
     let gap = (span(worker.state.period_seconds) * 2).max(LEAST_GAP);
-    let heard = spells
+    let reported = spells
         .iter()
-        .filter(|spell| is_silence_unheard(seen, gap, &[**spell]))
+        .filter(|spell| is_silence_of_server(seen, gap, &[**spell]))
         .map(|spell| spell.ended_at)
         .max();
-    heard.map(Successors::HeardSince)
+    reported.map(Successors::ReportedSince)
 }
 
 fn started_at(worker: &Worker) -> DateTime<Utc> {

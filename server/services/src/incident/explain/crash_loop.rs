@@ -1,7 +1,7 @@
 //! Explains why a Beat in a crash loop misses runs that are due.
 
 use chrono::TimeDelta;
-use deadbeat_domain::celery::beat::incarnation::{Goodbye, Incarnation};
+use deadbeat_domain::celery::beat::incarnation::{EndReport, Incarnation};
 use deadbeat_domain::incident::command::Command;
 use deadbeat_domain::incident::{Fact, Repair};
 use deadbeat_store::celery::beat::Beat;
@@ -79,7 +79,7 @@ fn end(one: &Incarnation) -> Fact {
             (_, Some(error)) => {
                 format!("Beat {process} reported that it ends because of {error}; it started at {began}.")
             }
-            (Some(Goodbye::Failed(None)), None) => {
+            (Some(EndReport::Failed(None)), None) => {
                 format!("Beat {process} reported that it ends because of an error; it started at {began}.")
             }
             _ => format!(
@@ -91,7 +91,7 @@ fn end(one: &Incarnation) -> Fact {
 
 fn error_of(one: &Incarnation) -> Option<&str> {
     match &one.goodbye {
-        Some(Goodbye::Failed(error)) => error.as_deref(),
-        Some(Goodbye::Stopped) | None => None,
+        Some(EndReport::Failed(error)) => error.as_deref(),
+        Some(EndReport::Stopped) | None => None,
     }
 }

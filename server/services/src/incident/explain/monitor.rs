@@ -93,7 +93,7 @@ fn of_signal(monitor: &Monitor, signal: &Signal, cause: Cause, evidence: &mut Ve
         (None, Some(error)) => format!(" with {error}"),
         (None, None) => String::new(),
     };
-    let (told, summary) = match cause {
+    let (facts_and_repair, summary) = match cause {
         Cause::RetriesExhausted => (
             format!("Its last attempt failed{with}."),
             format!("{name} failed{with}, after all its retries."),
@@ -155,7 +155,7 @@ fn of_signal(monitor: &Monitor, signal: &Signal, cause: Cause, evidence: &mut Ve
             format!("{name} failed{with}."),
         ),
     };
-    evidence.push(then(at, told));
+    evidence.push(then(at, facts_and_repair));
     summary
 }
 

@@ -3,7 +3,7 @@
 use std::process::Stdio;
 
 use chrono::DateTime;
-use deadbeat_domain::celery::beat::incarnation::{Goodbye, Incarnation};
+use deadbeat_domain::celery::beat::incarnation::{EndReport, Incarnation};
 use deadbeat_domain::celery::condition::Condition;
 use deadbeat_domain::celery::queue::flow::Flow;
 use deadbeat_domain::celery::reach::Reach;
@@ -130,7 +130,7 @@ fn incarnation(names: &Names, pid: Option<i64>) -> Incarnation {
         period_seconds: 15.0,
         grace_seconds: 60.0,
         says_goodbye: true,
-        goodbye: Some(Goodbye::Failed(Some(names.task.clone()))),
+        goodbye: Some(EndReport::Failed(Some(names.task.clone()))),
     }
 }
 

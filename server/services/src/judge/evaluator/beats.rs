@@ -27,22 +27,22 @@ const HELD: TimeDelta = TimeDelta::seconds(2);
 
 /// Longest wait for the next sample: processes sample a broker every ten seconds, and a broker that hangs delays the
 /// answer.
-const NEXT_LOOK: TimeDelta = TimeDelta::seconds(20);
+const NEXT_SAMPLE: TimeDelta = TimeDelta::seconds(20);
 
 /// Longest time for which a broker's outage excuses a Beat's silence.
 const LONGEST_HOLD: TimeDelta = TimeDelta::minutes(15);
 
 /// Age at which the last sample of a broker no longer excuses a Beat.
-const UNSEEN_FOR: TimeDelta = TimeDelta::seconds(60);
+const UNSAMPLED_FOR: TimeDelta = TimeDelta::seconds(60);
 
 /// True if a sample of the broker is still expected that can explain the Beat's silence: the last sample is not newer
 /// than the Beat's last report.
-fn is_look_awaited(beat: &Beat, broker: &Broker, now: DateTime<Utc>) -> bool {
+fn is_sample_awaited(beat: &Beat, broker: &Broker, now: DateTime<Utc>) -> bool {
     let Some(heard_at) = beat.state.last_seen_at else {
         return false;
     };
     broker.sampled_at.is_some_and(|seen| seen < heard_at + HELD)
-        && now < heard_at + beat.state.patience() + NEXT_LOOK
+        && now < heard_at + beat.state.patience() + NEXT_SAMPLE
 }
 
 impl Kind for Beat {
@@ -96,9 +96,9 @@ impl Kind for Beat {
             // Only while a process samples the broker: without samples nothing would ever report that the broker is
             // back.
             let is_away = broker.state.trouble == Some(Cause::BrokerDown)
-                && broker.sampled_at.is_some_and(|at| now - at < UNSEEN_FOR)
+                && broker.sampled_at.is_some_and(|at| now - at < UNSAMPLED_FOR)
                 && self.state.last_seen_at.is_none_or(|at| now - at < LONGEST_HOLD);
-            if is_away || (cause == Cause::BeatStalled && is_look_awaited(self, &broker, now)) {
+            if is_away || (cause == Cause::BeatStalled && is_sample_awaited(self, &broker, now)) {
                 switch::hold(&mut self.state, now + HELD);
             }
         }

@@ -18,7 +18,7 @@ impl Evaluator {
         if !due.is_empty() {
             let taken = escalation::take_steps(&mut tx, &self.site, &due, now, now + ASIDE).await?;
             tx.commit().await?;
-            swept.escalated = taken.told;
+            swept.escalated = taken.alerted;
             for _ in 0..taken.put_aside {
                 self.selfwatch.put_aside();
             }

@@ -6,11 +6,11 @@ use deadbeat_domain::incident::LONG_DOWN;
 use deadbeat_store::{StoreResult, with_sources};
 
 use super::{BATCH, Batched, Evaluator, Swept};
-use crate::alert::outbox::{self, Telling};
+use crate::alert::outbox::{self, IncidentAlert};
 
 impl Evaluator {
     /// Writes the reminders about open incidents that have lasted [`LONG_DOWN`], one batch.
-    pub(super) async fn tell_long_down(&self, now: DateTime<Utc>) -> StoreResult<Batched> {
+    pub(super) async fn alert_long_down(&self, now: DateTime<Utc>) -> StoreResult<Batched> {
         let mut swept = Swept::default();
         let mut tx = self.store.begin().await?;
         let mut incidents = Vec::new();
@@ -24,9 +24,9 @@ impl Evaluator {
                 }
             }
         }
-        let tellings: Vec<Telling<'_>> = incidents
+        let incident_alerts: Vec<IncidentAlert<'_>> = incidents
             .iter()
-            .map(|incident| Telling {
+            .map(|incident| IncidentAlert {
                 phase: Phase::LongDown,
                 affected: None,
                 incident,
@@ -35,8 +35,8 @@ impl Evaluator {
                 step: &[],
             })
             .collect();
-        outbox::tell(&mut tx, &self.site, &tellings).await?;
-        swept.reminded = tellings.len();
+        outbox::announce_incidents(&mut tx, &self.site, &incident_alerts).await?;
+        swept.reminded = incident_alerts.len();
         let is_full = swept.claimed as i64 == BATCH;
         if swept.claimed > 0 {
             tx.commit().await?;

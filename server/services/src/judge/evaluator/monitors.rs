@@ -85,7 +85,7 @@ impl Evaluator {
         let mut recorded: Vec<(usize, OccurrenceKind)> = Vec::new();
         let mut joining: Vec<(usize, SubjectKind, Uuid)> = Vec::new();
         let mut naming: Vec<(usize, (SubjectKind, Uuid), Cause)> = Vec::new();
-        let mut unheard: Vec<(ProjectId, BlindSpell)> = Vec::new();
+        let mut unjudged: Vec<(ProjectId, BlindSpell)> = Vec::new();
         let mut vanished: Vec<(ProjectId, QueueId)> = Vec::new();
         for (place, monitor) in monitors.iter_mut().enumerate() {
             let is_overdue = monitor
@@ -116,7 +116,7 @@ impl Evaluator {
                 }
                 Silence::Settled(runs) => runs,
                 Silence::Unknown { spell, runs } => {
-                    unheard.push((monitor.project_id, spell));
+                    unjudged.push((monitor.project_id, spell));
                     runs
                 }
                 Silence::Down {
@@ -184,12 +184,12 @@ impl Evaluator {
         }
         batch.monitors = monitors.iter().map(Stateful::changed).collect();
         deadbeat_store::monitor::batch::write(&mut tx, &batch).await?;
-        blind_notice::add(&mut tx, &unheard, now + NOTICE_AFTER).await?;
+        blind_notice::add(&mut tx, &unjudged, now + NOTICE_AFTER).await?;
         let backgrounds: Vec<Background<'_>> = recorded
             .iter()
             .map(|(place, _)| known.background(&monitors[*place]))
             .collect();
-        let news: Vec<Occurrence<'_>> = recorded
+        let occurrences: Vec<Occurrence<'_>> = recorded
             .iter()
             .zip(&backgrounds)
             .map(|((place, what), background)| Occurrence {
@@ -197,7 +197,7 @@ impl Evaluator {
                 what: *what,
             })
             .collect();
-        incident::record(&mut tx, &self.site, &news).await?;
+        incident::record(&mut tx, &self.site, &occurrences).await?;
         tx.commit().await?;
         if !vanished.is_empty() {
             // In a transaction of its own: samples lock queues before monitors.

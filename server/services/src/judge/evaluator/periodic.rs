@@ -23,14 +23,14 @@ const HOSTS_MICROS: i64 = 1_000_000;
 impl Evaluator {
     /// Ends the incidents of brokers and queues that no process samples any more: once a minute, because that is not
     /// urgent.
-    pub(super) async fn give_up_unseen(&self, now: DateTime<Utc>) {
+    pub(super) async fn give_up_unsampled(&self, now: DateTime<Utc>) {
         let before = self.gave_up_at.load(Ordering::Relaxed);
         if (now.timestamp_micros() - before).abs() < GIVE_UP_MICROS {
             return;
         }
         self.gave_up_at.store(now.timestamp_micros(), Ordering::Relaxed);
-        let done = self.try_to_give_up_unseen(now).await;
-        self.unseen_duty.ended(&done);
+        let done = self.try_to_give_up_unsampled(now).await;
+        self.unsampled_duty.ended(&done);
         match done {
             Ok(0) => {}
             Ok(given_up) => {
@@ -49,13 +49,13 @@ impl Evaluator {
 
     /// Every five seconds, ends runs whose message was lost: runs of the same entry that were published later have
     /// begun.
-    pub(super) async fn look_for_unbegun(&self, now: DateTime<Utc>) {
+    pub(super) async fn find_unbegun(&self, now: DateTime<Utc>) {
         let before = self.unbegun_at.load(Ordering::Relaxed);
         if (now.timestamp_micros() - before).abs() < UNBEGUN_MICROS {
             return;
         }
         self.unbegun_at.store(now.timestamp_micros(), Ordering::Relaxed);
-        let done = unbegun::look_once(&self.store, &self.site, now).await;
+        let done = unbegun::judge_once(&self.store, &self.site, now).await;
         self.unbegun_duty.ended(&done);
         match done {
             Ok((0, _)) => {}
@@ -71,14 +71,14 @@ impl Evaluator {
     }
 
     /// Checks every second which lost hosts are back.
-    pub(super) async fn look_at_hosts(&self, now: DateTime<Utc>) {
+    pub(super) async fn judge_hosts(&self, now: DateTime<Utc>) {
         let before = self.hosts_at.load(Ordering::Relaxed);
         if (now.timestamp_micros() - before).abs() < HOSTS_MICROS {
             return;
         }
         self.hosts_at.store(now.timestamp_micros(), Ordering::Relaxed);
         let after = *self.hosts_after.lock().unwrap_or_else(PoisonError::into_inner);
-        let done = host::look_once(&self.store, &self.site, now, after).await;
+        let done = host::judge_once(&self.store, &self.site, now, after).await;
         self.hosts_duty.ended(&done);
         match done {
             Ok((over, last)) => {
@@ -95,10 +95,10 @@ impl Evaluator {
         }
     }
 
-    async fn try_to_give_up_unseen(&self, now: DateTime<Utc>) -> StoreResult<usize> {
+    async fn try_to_give_up_unsampled(&self, now: DateTime<Utc>) -> StoreResult<usize> {
         let mut tx = self.store.begin().await?;
         let spells = self.spells(&mut tx, now).await?;
-        let given_up = broker::give_up_unseen(&mut tx, &self.site, now, &spells, BATCH).await?
+        let given_up = broker::give_up_unsampled(&mut tx, &self.site, now, &spells, BATCH).await?
             // Their members may have been deleted, which no event reports.
             + incident::settle_inferred(&mut tx, &self.site, None, now).await?;
         tx.commit().await?;

@@ -2,11 +2,11 @@
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::alert::message::Phase;
-use deadbeat_domain::incident::is_reminder_told;
+use deadbeat_domain::incident::is_reminder_sent;
 use deadbeat_store::{StoreResult, with_sources};
 
 use super::{BATCH, Batched, Evaluator, Swept};
-use crate::alert::outbox::{self, Telling};
+use crate::alert::outbox::{self, IncidentAlert};
 
 impl Evaluator {
     /// Sends one batch of reminders of open incidents.
@@ -26,10 +26,10 @@ impl Evaluator {
         }
         let spells = self.spells(&mut tx, now).await?;
         // An incident without a next reminder belongs to a project that has switched its reminders off meanwhile.
-        let tellings: Vec<Telling<'_>> = incidents
+        let incident_alerts: Vec<IncidentAlert<'_>> = incidents
             .iter()
-            .filter(|(incident, due_at)| incident.remind_at.is_some() && is_reminder_told(*due_at, &spells))
-            .map(|(incident, _)| Telling {
+            .filter(|(incident, due_at)| incident.remind_at.is_some() && is_reminder_sent(*due_at, &spells))
+            .map(|(incident, _)| IncidentAlert {
                 phase: Phase::Reminder,
                 affected: None,
                 incident,
@@ -38,8 +38,8 @@ impl Evaluator {
                 step: &[],
             })
             .collect();
-        outbox::tell(&mut tx, &self.site, &tellings).await?;
-        swept.reminded = tellings.len();
+        outbox::announce_incidents(&mut tx, &self.site, &incident_alerts).await?;
+        swept.reminded = incident_alerts.len();
         let is_full = swept.claimed as i64 == BATCH;
         if swept.claimed > 0 {
             tx.commit().await?;

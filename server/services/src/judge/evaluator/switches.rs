@@ -124,7 +124,7 @@ impl Evaluator {
             .collect();
         K::settle(&mut tx, &judged, &over, &learned, now).await?;
         incident::rearm_members(&mut tx, &self.site, &over, now).await?;
-        let news: Vec<Occurrence<'_>> = judged
+        let occurrences: Vec<Occurrence<'_>> = judged
             .iter()
             .filter_map(|(one, transition)| {
                 let transition = (*transition)?;
@@ -134,9 +134,9 @@ impl Evaluator {
                 })
             })
             .collect();
-        swept.down += downs(&news);
-        incident::record(&mut tx, &self.site, &news).await?;
-        host::tell(&mut tx, &self.site, &lost_hosts, now).await?;
+        swept.down += downs(&occurrences);
+        incident::record(&mut tx, &self.site, &occurrences).await?;
+        host::open_incidents(&mut tx, &self.site, &lost_hosts, now).await?;
         tx.commit().await?;
         Ok(Batched { swept, is_full })
     }

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::celery::switch::Switch;
-use deadbeat_domain::celery::worker::incarnation::next_look;
+use deadbeat_domain::celery::worker::incarnation::next_judgement;
 use deadbeat_domain::celery::worker::succession::{self, of_lost};
 use deadbeat_domain::change::Transition;
 use deadbeat_domain::ids::ProjectId;
@@ -51,7 +51,7 @@ impl Kind for Worker {
         now: DateTime<Utc>,
         spells: &[BlindSpell],
     ) -> StoreResult<Option<Transition>> {
-        learned.owners.look(self, now, spells);
+        learned.owners.end_silent(self, now, spells);
         orphan::judge_silence(tx, self, &mut learned.colleagues, now, spells).await
     }
 
@@ -62,10 +62,10 @@ impl Kind for Worker {
         spells: &[BlindSpell],
     ) -> StoreResult<()> {
         for worker in judged {
-            let look_at = next_look(&worker.incarnations, spells);
-            let successor_at = of_lost(&worker.state).map(|_| now + succession::LOOK_EVERY);
-            let look_at = [look_at, successor_at].into_iter().flatten().min();
-            deadbeat_store::celery::worker::update(tx, worker, true, look_at, None).await?;
+            let judge_at = next_judgement(&worker.incarnations, spells);
+            let successor_at = of_lost(&worker.state).map(|_| now + succession::JUDGE_EVERY);
+            let judge_at = [judge_at, successor_at].into_iter().flatten().min();
+            deadbeat_store::celery::worker::update(tx, worker, true, judge_at, None).await?;
         }
         Ok(())
     }

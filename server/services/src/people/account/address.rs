@@ -73,7 +73,7 @@ pub async fn ask(
 ///
 /// # Errors
 /// If this client opened too many wrong links, or the database cannot be reached.
-pub async fn look(
+pub async fn inspect(
     services: &Services,
     kind: LinkKind,
     token: &str,
@@ -87,7 +87,7 @@ pub async fn look(
     Ok(found.map(|link| link.email))
 }
 
-/// Changes the address by a link. Returns the new address; None as for [`look`], or another account has got the address meanwhile.
+/// Changes the address by a link. Returns the new address; None as for [`inspect`], or another account has got the address meanwhile.
 ///
 /// The link that undoes a change also ends every session and every other way in: somebody else may have asked for the change. The owner then
 /// sets a new password.

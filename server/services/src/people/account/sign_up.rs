@@ -79,7 +79,11 @@ fn send(services: &Services, email: String, client: &Client) -> Result<(), Servi
 ///
 /// # Errors
 /// If this client opened too many wrong links, or the database cannot be reached.
-pub async fn look(services: &Services, token: &str, client: &Client) -> Result<Option<String>, ServiceError> {
+pub async fn inspect(
+    services: &Services,
+    token: &str,
+    client: &Client,
+) -> Result<Option<String>, ServiceError> {
     let (digest, now) = (secret::digest(token), services.now());
     let found = link::find(&services.reader(), LinkKind::SignUp, &digest, now).await?;
     if found.is_none() {
@@ -88,7 +92,7 @@ pub async fn look(services: &Services, token: &str, client: &Client) -> Result<O
     Ok(found.map(|link| link.email))
 }
 
-/// Makes an account by a link, with a project of its own and a session. Returns the session's secret. None as for [`look`], or the address has
+/// Makes an account by a link, with a project of its own and a session. Returns the session's secret. None as for [`inspect`], or the address has
 /// an account by now.
 ///
 /// # Errors
@@ -99,7 +103,7 @@ pub async fn follow(
     password: &str,
     client: &Client,
 ) -> Result<Option<String>, ServiceError> {
-    let Some(email) = look(services, token, client).await? else {
+    let Some(email) = inspect(services, token, client).await? else {
         return Ok(None);
     };
     let (account, hash) = fresh(services, &email, password).await?;

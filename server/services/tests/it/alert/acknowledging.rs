@@ -69,7 +69,7 @@ fn link_in(body: &Value) -> Link {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn the_link_in_an_alert_acknowledges_and_those_who_got_it_hear_who_did(pool: PgPool) {
+async fn the_link_in_an_alert_acknowledges_and_those_who_got_it_learn_who_did(pool: PgPool) {
     let world = World::new(pool).await;
     let receiver = Receiver::start().await;
     hook(&world, &receiver).await;
@@ -79,7 +79,7 @@ async fn the_link_in_an_alert_acknowledges_and_those_who_got_it_hear_who_did(poo
     delivery.deliver_once().await.unwrap();
     let link = link_in(&bodies(&receiver)[0]);
 
-    let seen = link::look(&world.services, &link).await.unwrap().unwrap();
+    let seen = link::preview(&world.services, &link).await.unwrap().unwrap();
     assert_eq!(seen.acknowledged_at, None, "showing the page changes nothing");
     assert_eq!(world.alerts().await, ["opened"]);
     world.advance(60);
@@ -101,11 +101,11 @@ async fn the_link_in_an_alert_acknowledges_and_those_who_got_it_hear_who_did(poo
         "one alert about the acknowledgement"
     );
     delivery.deliver_once().await.unwrap();
-    let told = &bodies(&receiver)[1];
-    assert_eq!(told["type"], "incident.acknowledged");
-    assert_eq!(told["incident"]["acknowledged_by"], "the link in channel Ops");
+    let alerted = &bodies(&receiver)[1];
+    assert_eq!(alerted["type"], "incident.acknowledged");
+    assert_eq!(alerted["incident"]["acknowledged_by"], "the link in channel Ops");
     assert!(
-        told["incident"]["acknowledge_url"].is_null(),
+        alerted["incident"]["acknowledge_url"].is_null(),
         "an acknowledged incident has no link"
     );
 
@@ -188,7 +188,7 @@ async fn a_link_of_a_deleted_channel_of_another_incident_or_too_old_does_nothing
     channel::delete(&world.services, &world.access, channel)
         .await
         .unwrap();
-    assert_eq!(link::look(&world.services, &fresh).await.unwrap(), None);
+    assert_eq!(link::preview(&world.services, &fresh).await.unwrap(), None);
     assert_eq!(
         link::acknowledge(&world.services, &fresh, None).await.unwrap(),
         None
@@ -199,7 +199,7 @@ async fn a_link_of_a_deleted_channel_of_another_incident_or_too_old_does_nothing
 
 /// Acknowledging a resolved incident sends no message: nobody has to work on it.
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn of_what_is_over_nobody_hears_that_it_is_acknowledged(pool: PgPool) {
+async fn of_what_is_over_nobody_is_alerted_that_it_is_acknowledged(pool: PgPool) {
     let world = World::new(pool).await;
     world.channel("one").await;
     let monitor = world.monitor("backup").await;

@@ -31,7 +31,7 @@ impl World {
     }
 
     /// Returns the deliveries as (type, status, why cancelled), oldest first.
-    async fn told(&self) -> Vec<(String, String, Option<String>)> {
+    async fn alerted(&self) -> Vec<(String, String, Option<String>)> {
         sqlx::query_as("SELECT payload ->> 'type', status, cancel_reason FROM delivery ORDER BY sequence")
             .fetch_all(&self.pool)
             .await
@@ -56,14 +56,14 @@ async fn alerts_to_an_address_that_did_not_confirm_are_cancelled_and_say_why(poo
     world.ping(&monitor, Fail).await;
     let test = channel::send_test(&services, &world.access, ops.id).await;
 
-    let told = |kind: &str, status: &str, why: Option<&str>| {
+    let alerted = |kind: &str, status: &str, why: Option<&str>| {
         (kind.to_owned(), status.to_owned(), why.map(str::to_owned))
     };
     assert_eq!(
-        world.told().await,
+        world.alerted().await,
         [
-            told("channel.confirm", "pending", None),
-            told("incident.opened", "cancelled", Some("not_confirmed")),
+            alerted("channel.confirm", "pending", None),
+            alerted("incident.opened", "cancelled", Some("not_confirmed")),
         ]
     );
     assert!(matches!(test, Err(ServiceError::Conflict(_))), "{test:?}");
@@ -125,7 +125,7 @@ async fn a_new_address_is_a_new_question_and_an_old_link_answers_it_no_more(pool
         .channel;
 
     assert!(!confirmed && !moved.is_confirmed() && !renamed.is_confirmed());
-    assert_eq!(world.told().await.len(), 2, "one question to each address");
+    assert_eq!(world.alerted().await.len(), 2, "one question to each address");
     assert_eq!(renamed.settings.to_json(), json!({"to": "other@example.org"}));
 }
 
@@ -149,7 +149,7 @@ async fn what_waits_for_an_address_is_not_sent_to_the_one_that_replaces_it(pool:
         Some("not_confirmed".to_owned()),
     );
     let asked = ("channel.confirm".to_owned(), "pending".to_owned(), None);
-    assert_eq!(world.told().await, [cancelled, asked]);
+    assert_eq!(world.alerted().await, [cancelled, asked]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -175,7 +175,7 @@ async fn one_address_is_asked_three_times_a_day_whoever_asks(pool: PgPool) {
     }
     let made = world.count("SELECT count(*) FROM channel").await;
     assert_eq!(
-        (made, world.told().await.len()),
+        (made, world.alerted().await.len()),
         (1, 3),
         "a refused request stores nothing"
     );
@@ -198,7 +198,7 @@ async fn a_wrong_or_old_link_confirms_nothing(pool: PgPool) {
         (i64::MAX, String::new()),
     ] {
         assert_eq!(
-            confirmation::look(&services, ops.id, expires, &token)
+            confirmation::preview(&services, ops.id, expires, &token)
                 .await
                 .unwrap(),
             Found::Nothing

@@ -47,7 +47,7 @@ impl World {
 
     /// A monitor that alerts no channel: only steps send alerts about it.
     async fn quiet_monitor(&self) -> Monitor {
-        self.monitor_telling("backup", Vec::new()).await
+        self.monitor_with_channels("backup", Vec::new()).await
     }
 }
 
@@ -78,7 +78,7 @@ async fn who_acknowledges_between_two_steps_ends_the_escalation(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn the_end_of_the_incident_ends_the_escalation_and_is_told_to_who_joined(pool: PgPool) {
+async fn the_end_of_the_incident_ends_the_escalation_and_is_announced_to_who_joined(pool: PgPool) {
     let world = World::new(pool).await;
     let (one, two) = (world.channel("one").await, world.channel("two").await);
     let steps = [step(0, &[("channel", one.0)]), step(300, &[("channel", two.0)])];
@@ -98,9 +98,9 @@ async fn the_end_of_the_incident_ends_the_escalation_and_is_told_to_who_joined(p
         "the end of the incident ends the escalation"
     );
     assert_eq!(world.steps_after(300).await, []);
-    let told = world.deliveries().await;
+    let alerted = world.deliveries().await;
     assert_eq!(
-        told,
+        alerted,
         [("escalated".to_owned(), one), ("resolved".to_owned(), one)]
     );
 
@@ -119,12 +119,15 @@ async fn steps_are_repeated_until_the_rounds_are_used_up(pool: PgPool) {
     let monitor = world.quiet_monitor().await;
     world.ping(&monitor, Fail).await;
 
-    let mut told = Vec::new();
+    let mut alerted = Vec::new();
     for seconds in [0, 100, 199, 1, 99, 1] {
-        told.push(world.steps_after(seconds).await);
+        alerted.push(world.steps_after(seconds).await);
     }
 
-    assert_eq!(told, [vec![one], vec![two], vec![], vec![one], vec![], vec![two]]);
+    assert_eq!(
+        alerted,
+        [vec![one], vec![two], vec![], vec![one], vec![], vec![two]]
+    );
     assert_eq!(world.pending().await, 0);
     assert_eq!(world.steps_after(100_000).await, []);
 }
@@ -195,12 +198,12 @@ async fn each_round_tries_the_next_channel_of_a_person_that_works(pool: PgPool) 
     let monitor = world.quiet_monitor().await;
     world.ping(&monitor, Fail).await;
 
-    let mut told = Vec::new();
+    let mut alerted = Vec::new();
     for seconds in [0, 60, 60] {
-        told.extend(world.steps_after(seconds).await);
+        alerted.extend(world.steps_after(seconds).await);
     }
 
-    assert_eq!(told, [chat, phone, chat]);
+    assert_eq!(alerted, [chat, phone, chat]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -213,7 +216,9 @@ async fn two_evaluators_never_send_a_step_twice(pool: PgPool) {
         .await
         .unwrap();
     for number in 0..30 {
-        let monitor = world.monitor_telling(&format!("job {number}"), Vec::new()).await;
+        let monitor = world
+            .monitor_with_channels(&format!("job {number}"), Vec::new())
+            .await;
         world.ping(&monitor, Fail).await;
     }
     let (first, second) = (world.another_evaluator(), world.another_evaluator());
@@ -225,10 +230,10 @@ async fn two_evaluators_never_send_a_step_twice(pool: PgPool) {
             second.sweep_once(),
             world.evaluator.sweep_once()
         );
-        let told = a.unwrap().escalated + b.unwrap().escalated + c.unwrap().escalated;
+        let alerted = a.unwrap().escalated + b.unwrap().escalated + c.unwrap().escalated;
         // A sweep that met a locked row left it for the next sweep.
         let rest = world.sweep().await.escalated;
-        assert_eq!(told + rest, 30, "after {seconds} s");
+        assert_eq!(alerted + rest, 30, "after {seconds} s");
     }
 
     let twice = "SELECT count(*) FROM (SELECT 1 FROM delivery WHERE alert = 'escalated' GROUP BY incident_id, channel_id HAVING count(*) > 1) AS twice";

@@ -61,9 +61,9 @@ async fn after_14_days_one_reminder_says_so_and_how_to_mute_or_delete(pool: PgPo
         assert_eq!(world.sweep_after(DAYS).await.reminded, 1, "the usual one");
     }
 
-    let [told] = world.long_downs().await.try_into().unwrap();
-    assert_eq!(told["type"], "incident.reminder");
-    let steps: Vec<&str> = told["incident"]["repair"]
+    let [alerted] = world.long_downs().await.try_into().unwrap();
+    assert_eq!(alerted["type"], "incident.reminder");
+    let steps: Vec<&str> = alerted["incident"]["repair"]
         .as_array()
         .unwrap()
         .iter()
@@ -110,8 +110,8 @@ async fn it_also_comes_where_somebody_acknowledged(pool: PgPool) {
     world.sweep_after(14 * DAYS).await;
 
     assert_eq!(world.alerts().await, ["opened", "acknowledged", "reminder"]);
-    let [told] = world.long_downs().await.try_into().unwrap();
-    assert_eq!(told["incident"]["acknowledged_by"], "the operator");
+    let [alerted] = world.long_downs().await.try_into().unwrap();
+    assert_eq!(alerted["incident"]["acknowledged_by"], "the operator");
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -168,11 +168,11 @@ async fn a_channel_that_asks_for_no_reminders_does_not_get_it(pool: PgPool) {
 
     world.sweep_after(14 * DAYS).await;
 
-    let told: Vec<Uuid> = sqlx::query_scalar("SELECT channel_id FROM delivery WHERE alert = 'reminder'")
+    let alerted: Vec<Uuid> = sqlx::query_scalar("SELECT channel_id FROM delivery WHERE alert = 'reminder'")
         .fetch_all(&world.pool)
         .await
         .unwrap();
-    assert_eq!(told, [ops.0]);
+    assert_eq!(alerted, [ops.0]);
 }
 
 /// A waiting reminder does not say it, so both come.
@@ -255,8 +255,8 @@ async fn an_unreadable_incident_holds_up_no_other(pool: PgPool) {
     world.sweep_after(14 * DAYS).await;
     world.sweep_after(60).await;
 
-    let [told] = world.long_downs().await.try_into().unwrap();
-    assert_eq!(told["incident"]["subject"]["name"], "good");
+    let [alerted] = world.long_downs().await.try_into().unwrap();
+    assert_eq!(alerted["incident"]["subject"]["name"], "good");
 }
 
 /// A Beat is one incident, whatever it schedules; its step deletes the Beat.
@@ -274,9 +274,9 @@ async fn a_beat_that_is_down_for_14_days_gets_the_step_that_deletes_it(pool: PgP
 
     world.sweep_after(14 * DAYS).await;
 
-    let [told] = world.long_downs().await.try_into().unwrap();
-    assert_eq!(told["incident"]["subject"]["kind"], "beat");
-    assert_eq!(told["incident"]["member_count"], 2);
-    let repair = told["incident"]["repair"].to_string();
+    let [alerted] = world.long_downs().await.try_into().unwrap();
+    assert_eq!(alerted["incident"]["subject"]["kind"], "beat");
+    assert_eq!(alerted["incident"]["member_count"], 2);
+    let repair = alerted["incident"]["repair"].to_string();
     assert!(repair.contains("/api/v1/beats/"), "{repair}");
 }

@@ -4,7 +4,7 @@ use deadbeat_domain::alert::message::Phase;
 use deadbeat_domain::monitor::ping::PingKind::{Fail, Success};
 use deadbeat_services::ServiceError;
 use deadbeat_services::alert::channel;
-use deadbeat_services::alert::outbox::{self, Telling};
+use deadbeat_services::alert::outbox::{self, IncidentAlert};
 use deadbeat_services::incident::acknowledgement;
 use deadbeat_services::monitor::{self, Change, ChannelChoice};
 use deadbeat_services::people::project;
@@ -17,15 +17,15 @@ async fn all_means_those_added_later_too_and_chosen_means_just_those(pool: PgPoo
     let world = World::new(pool).await;
     let (one, two) = (world.channel("one").await, world.channel("two").await);
     let all = world.monitor("all").await;
-    let chosen = world.monitor_telling("chosen", vec![two, two]).await;
-    let none = world.monitor_telling("none", Vec::new()).await;
+    let chosen = world.monitor_with_channels("chosen", vec![two, two]).await;
+    let none = world.monitor_with_channels("none", Vec::new()).await;
     let three = world.channel("three").await;
 
-    let mut told = Vec::new();
+    let mut alerted = Vec::new();
     for monitor in [&all, &chosen, &none] {
         let before = world.deliveries().await.len();
         world.ping(monitor, Fail).await;
-        told.push(
+        alerted.push(
             world
                 .deliveries()
                 .await
@@ -36,7 +36,7 @@ async fn all_means_those_added_later_too_and_chosen_means_just_those(pool: PgPoo
         );
     }
 
-    assert_eq!(told, [vec![one, two, three], vec![two], vec![]]);
+    assert_eq!(alerted, [vec![one, two, three], vec![two], vec![]]);
     assert_eq!(
         world.incidents().await.len(),
         3,
@@ -45,9 +45,9 @@ async fn all_means_those_added_later_too_and_chosen_means_just_those(pool: PgPoo
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn that_it_is_over_is_told_to_those_who_were_told_that_it_began(pool: PgPool) {
+async fn that_it_is_over_is_announced_to_those_who_were_alerted_that_it_began(pool: PgPool) {
     let world = World::new(pool).await;
-    let (told, deleted) = (world.channel("told").await, world.channel("deleted").await);
+    let (alerted, deleted) = (world.channel("told").await, world.channel("deleted").await);
     let monitor = world.monitor("backup").await;
     world.ping(&monitor, Fail).await;
     world.channel("later").await;
@@ -66,16 +66,16 @@ async fn that_it_is_over_is_told_to_those_who_were_told_that_it_began(pool: PgPo
 
     assert_eq!(
         world.deliveries().await,
-        ["opened", "resolved"].map(|alert| (alert.to_owned(), told))
+        ["opened", "resolved"].map(|alert| (alert.to_owned(), alerted))
     );
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_channel_that_joined_by_escalation_hears_that_it_is_over_and_is_not_reminded(pool: PgPool) {
+async fn a_channel_that_joined_by_escalation_is_alerted_that_it_is_over_and_is_not_reminded(pool: PgPool) {
     let world = World::new(pool).await;
     let (first, second) = (world.channel("first").await, world.channel("second").await);
     world.channel("bystander").await;
-    let monitor = world.monitor_telling("backup", vec![first]).await;
+    let monitor = world.monitor_with_channels("backup", vec![first]).await;
     world.ping(&monitor, Fail).await;
     let open = deadbeat_store::incident::list(
         &world.services.reader(),
@@ -88,7 +88,7 @@ async fn a_channel_that_joined_by_escalation_hears_that_it_is_over_and_is_not_re
     )
     .await
     .unwrap();
-    let escalated = Telling {
+    let escalated = IncidentAlert {
         phase: Phase::Escalated,
         incident: &open[0],
         monitor: None,
@@ -97,16 +97,16 @@ async fn a_channel_that_joined_by_escalation_hears_that_it_is_over_and_is_not_re
         affected: None,
     };
     let mut tx = world.store().begin().await.unwrap();
-    let told = outbox::tell(&mut tx, world.services.site(), &[escalated])
+    let alerted = outbox::announce_incidents(&mut tx, world.services.site(), &[escalated])
         .await
         .unwrap();
     tx.commit().await.unwrap();
-    assert_eq!(told, 1);
+    assert_eq!(alerted, 1);
 
     assert_eq!(world.sweep_after(3_600).await.reminded, 1);
     world.ping(&monitor, Success).await;
 
-    let heard = |channel| {
+    let alerts_sent = |channel| {
         let all = world.deliveries();
         async move {
             let of: Vec<String> = all
@@ -118,8 +118,8 @@ async fn a_channel_that_joined_by_escalation_hears_that_it_is_over_and_is_not_re
             of
         }
     };
-    assert_eq!(heard(first).await, ["opened", "reminder", "resolved"]);
-    assert_eq!(heard(second).await, ["escalated", "resolved"]);
+    assert_eq!(alerts_sent(first).await, ["opened", "reminder", "resolved"]);
+    assert_eq!(alerts_sent(second).await, ["escalated", "resolved"]);
     assert_eq!(world.deliveries().await.len(), 5, "the bystander gets no alert");
 }
 
@@ -143,7 +143,7 @@ async fn a_channel_of_another_project_cannot_be_chosen(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn an_open_incident_is_told_again_once_an_interval(pool: PgPool) {
+async fn an_open_incident_is_reported_again_once_an_interval(pool: PgPool) {
     let world = World::new(pool).await;
     world.channel("one").await;
     let monitor = world.monitor("backup").await;
@@ -195,7 +195,7 @@ async fn two_evaluators_remind_once(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn who_has_acknowledged_is_not_reminded_and_still_hears_that_it_is_over(pool: PgPool) {
+async fn who_has_acknowledged_is_not_reminded_and_is_still_alerted_that_it_is_over(pool: PgPool) {
     let world = World::new(pool).await;
     world.channel("one").await;
     let monitor = world.monitor("backup").await;

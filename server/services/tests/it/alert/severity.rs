@@ -46,12 +46,12 @@ async fn a_monitors_severity_replaces_the_one_of_the_cause_when_an_incident_open
         Severity::Critical,
         "an open incident keeps its severity"
     );
-    let told: Vec<String> =
+    let alerted: Vec<String> =
         sqlx::query_scalar("SELECT payload #>> '{incident,severity}' FROM delivery ORDER BY sequence")
             .fetch_all(&world.pool)
             .await
             .unwrap();
-    assert_eq!(told, ["warning", "critical"]);
+    assert_eq!(alerted, ["warning", "critical"]);
     world.ping(&vital, Success).await;
     world.ping(&vital, Fail).await;
     assert_eq!(newest(&world).await.severity, Severity::Info);

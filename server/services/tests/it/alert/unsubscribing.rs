@@ -101,7 +101,7 @@ impl World {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn who_unsubscribes_gets_no_more_mails_and_the_other_channels_hear_of_it(pool: PgPool) {
+async fn who_unsubscribes_gets_no_more_mails_and_the_other_channels_are_alerted(pool: PgPool) {
     let world = World::new(pool).await;
     let ops = mail(&world.services, &world, OPS).await;
     let monitor = world.monitor("backup").await;
@@ -132,9 +132,11 @@ async fn who_unsubscribes_gets_no_more_mails_and_the_other_channels_hear_of_it(p
     );
 
     let link = link_in(&first);
-    let looked = unsubscribe::look(&world.services, &link, client()).await.unwrap();
+    let found = unsubscribe::preview(&world.services, &link, client())
+        .await
+        .unwrap();
     assert_eq!(
-        looked,
+        found,
         Found::Subscribed(OPS.to_owned()),
         "showing the page changes nothing"
     );
@@ -153,10 +155,10 @@ async fn who_unsubscribes_gets_no_more_mails_and_the_other_channels_hear_of_it(p
         "{reason}"
     );
     assert!(!off.is_confirmed(), "the address is no longer confirmed");
-    let told = world
+    let alerted = world
         .count("SELECT count(*) FROM delivery WHERE alert = 'channel_disabled' AND payload ->> 'unsubscribed' = 'true'")
         .await;
-    assert_eq!(told, 1, "the other channel gets one notice");
+    assert_eq!(alerted, 1, "the other channel gets one notice");
     world.ping(&monitor, Success).await;
     world.ping(&monitor, Fail).await;
     delivery.deliver_once().await.unwrap();
@@ -266,9 +268,11 @@ async fn who_agrees_again_gets_alerts_again(pool: PgPool) {
     let back = world.channel_of(ops.id).await;
     assert!(back.is_confirmed() && back.disabled.is_none());
     assert!(mail(&world.services, &world, OPS).await.is_confirmed());
-    let looked = unsubscribe::look(&world.services, &link, client()).await.unwrap();
+    let found = unsubscribe::preview(&world.services, &link, client())
+        .await
+        .unwrap();
     assert_eq!(
-        looked,
+        found,
         Found::Subscribed(OPS.to_owned()),
         "the link in an old mail still works"
     );
@@ -310,7 +314,9 @@ async fn a_link_of_another_address_project_or_a_deleted_channel_does_nothing(poo
     let link = world.one_mail_of(ops.id).await;
     let nothing = async |link: &Link| {
         for found in [
-            unsubscribe::look(&world.services, link, client()).await.unwrap(),
+            unsubscribe::preview(&world.services, link, client())
+                .await
+                .unwrap(),
             unsubscribe::unsubscribe(&world.services, link, client())
                 .await
                 .unwrap(),
@@ -371,10 +377,10 @@ async fn many_at_once_unsubscribe_once(pool: PgPool) {
     for found in ended {
         assert_eq!(found.unwrap(), Found::Unsubscribed(OPS.to_owned()));
     }
-    let told = world
+    let alerted = world
         .count("SELECT count(*) FROM delivery WHERE alert = 'channel_disabled'")
         .await;
-    assert_eq!(told, 1);
+    assert_eq!(alerted, 1);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -389,7 +395,7 @@ async fn wrong_links_without_end_are_refused_and_others_are_not(pool: PgPool) {
 
     let mut refused = None;
     for _ in 0..100 {
-        if let Err(error) = unsubscribe::look(&world.services, &wrong, client()).await {
+        if let Err(error) = unsubscribe::preview(&world.services, &wrong, client()).await {
             refused = Some(error);
             break;
         }

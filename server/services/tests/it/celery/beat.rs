@@ -16,7 +16,7 @@ use serde_json::json;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::setup::{World, entry, told};
+use crate::setup::{World, alerted, entry};
 
 impl World {
     /// Beat reports its schedule, and its entries report for a while. Then Beat stops reporting, and the evaluator declares it down.
@@ -53,7 +53,7 @@ async fn a_silent_beat_is_one_incident_that_its_monitors_join(pool: PgPool) {
 
     let beat = world.silent_beat(&["a", "b", "c"]).await;
 
-    assert_eq!(world.incidents().await, [told(beat, "BEAT_DOWN", true)]);
+    assert_eq!(world.incidents().await, [alerted(beat, "BEAT_DOWN", true)]);
     assert_eq!(world.deliveries().await, [("opened".to_owned(), channel)]);
     assert_eq!(world.members().await, 3);
     for name in ["a", "b", "c"] {
@@ -72,7 +72,7 @@ async fn a_slot_missed_by_a_living_beat_is_the_monitors_own_trouble(pool: PgPool
 
     assert_eq!(
         world.incidents().await,
-        [told(world.entry("a").await.id.0, "UNKNOWN", true)]
+        [alerted(world.entry("a").await.id.0, "UNKNOWN", true)]
     );
     assert_eq!(world.members().await, 0);
 }
@@ -96,13 +96,13 @@ async fn a_monitor_waits_for_the_verdict_on_beat_before_it_is_blamed(pool: PgPoo
 
     assert_eq!(
         world.incidents().await,
-        [told(world.beat_id().await, "BEAT_DOWN", true)]
+        [alerted(world.beat_id().await, "BEAT_DOWN", true)]
     );
     assert_eq!(world.members().await, 1);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_beat_that_is_heard_from_in_time_frees_the_held_monitor_to_be_judged_alone(pool: PgPool) {
+async fn a_beat_that_reports_in_time_frees_the_held_monitor_to_be_judged_alone(pool: PgPool) {
     let world = World::new(pool).await;
     world.schedule(&["a", "b"]).await;
     world.advance(50);
@@ -115,7 +115,7 @@ async fn a_beat_that_is_heard_from_in_time_frees_the_held_monitor_to_be_judged_a
 
     assert_eq!(
         world.incidents().await,
-        [told(world.entry("a").await.id.0, "UNKNOWN", true)]
+        [alerted(world.entry("a").await.id.0, "UNKNOWN", true)]
     );
     assert_eq!(world.entry("b").await.state.status, Status::Up);
 }
@@ -131,7 +131,7 @@ async fn an_entry_that_leaves_the_schedule_is_retired_and_resolves_its_incident(
 
     let a = world.entry("a").await;
     assert_eq!((a.state.status, a.state.retired), (Status::Paused, true));
-    assert_eq!(world.incidents().await, [told(a.id.0, "FAILED", false)]);
+    assert_eq!(world.incidents().await, [alerted(a.id.0, "FAILED", false)]);
     assert_eq!(world.alerts().await, ["opened", "resolved"]);
     world.schedule(&["a", "b"]).await;
     let a = world.entry("a").await;
@@ -164,7 +164,7 @@ async fn a_retired_monitor_cannot_be_resumed_into_a_false_alarm(pool: PgPool) {
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn a_disabled_entry_is_not_armed_and_an_enabled_one_is_again(pool: PgPool) {
     let world = World::new(pool).await;
-    let tell = async |enabled: bool| {
+    let report = async |enabled: bool| {
         let mut a = entry("a");
         a["enabled"] = json!(enabled);
         world
@@ -172,10 +172,10 @@ async fn a_disabled_entry_is_not_armed_and_an_enabled_one_is_again(pool: PgPool)
             .await;
     };
 
-    tell(false).await;
+    report(false).await;
     assert_eq!(world.entry("a").await.state.deadline_at, None);
     assert_eq!(world.sweep_after(600).await.claimed, 0);
-    tell(true).await;
+    report(true).await;
 
     let a = world.entry("a").await;
     assert_eq!(
@@ -231,13 +231,13 @@ async fn a_row_that_cannot_be_read_stalls_neither_its_beats_schedule_nor_its_ret
     world.alive().await;
     world.schedule(&["bad", "good", "new"]).await;
 
-    assert_eq!(world.incidents().await, [told(beat, "BEAT_DOWN", false)]);
+    assert_eq!(world.incidents().await, [alerted(beat, "BEAT_DOWN", false)]);
     assert_eq!(world.entry("good").await.state.status, Status::New);
     assert!(world.entry("new").await.state.deadline_at.is_some());
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn the_same_schedule_told_again_leaves_what_a_person_set(pool: PgPool) {
+async fn the_same_schedule_reported_again_leaves_what_a_person_set(pool: PgPool) {
     let world = World::new(pool).await;
     world.schedule(&["a"]).await;
     let a = world.entry("a").await;
@@ -361,13 +361,16 @@ async fn an_application_that_is_gone_is_deleted_with_its_monitors_and_one_all_cl
 
     assert_eq!(
         world.incidents().await,
-        [told(beat, "BEAT_DOWN", false), told(failed, "FAILED", false)]
+        [
+            alerted(beat, "BEAT_DOWN", false),
+            alerted(failed, "FAILED", false)
+        ]
     );
     let opened = ("opened".to_owned(), channel);
     let resolved = ("resolved".to_owned(), channel);
-    let mut told = world.deliveries().await;
-    told.sort();
-    assert_eq!(told, [opened.clone(), opened, resolved.clone(), resolved]);
+    let mut alerted = world.deliveries().await;
+    alerted.sort();
+    assert_eq!(alerted, [opened.clone(), opened, resolved.clone(), resolved]);
     let left: Vec<Uuid> = sqlx::query_scalar("SELECT id FROM monitor")
         .fetch_all(&world.pool)
         .await
@@ -385,7 +388,7 @@ async fn an_application_that_is_gone_is_deleted_with_its_monitors_and_one_all_cl
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn beat_hears_which_queues_workers_attend_to(pool: PgPool) {
+async fn beat_learns_which_queues_workers_attend_to(pool: PgPool) {
     let world = World::new(pool).await;
     let attended = async || {
         let alive = world.an_event(

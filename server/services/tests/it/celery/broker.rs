@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::setup::{World, told};
+use crate::setup::{World, alerted};
 
 impl World {
     /// A worker reports its sample of the broker of "shop".
@@ -44,7 +44,7 @@ impl World {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_queue_whose_oldest_message_waits_too_long_is_told(pool: PgPool) {
+async fn a_queue_whose_oldest_message_waits_too_long_is_reported(pool: PgPool) {
     let world = World::new(pool).await;
     world.worker_says("celery@w1", json!({})).await;
     world.queue_has("celery", 90_000, Some(599.0)).await;
@@ -53,13 +53,19 @@ async fn a_queue_whose_oldest_message_waits_too_long_is_told(pool: PgPool) {
     world.queue_has("celery", 2, Some(600.0)).await;
 
     let queue = world.queue_id("celery").await;
-    assert_eq!(world.incidents().await, [told(queue, "QUEUE_SLA_BREACH", true)]);
+    assert_eq!(
+        world.incidents().await,
+        [alerted(queue, "QUEUE_SLA_BREACH", true)]
+    );
     world.queue_has("celery", 2, Some(3.0)).await;
-    assert_eq!(world.incidents().await, [told(queue, "QUEUE_SLA_BREACH", false)]);
+    assert_eq!(
+        world.incidents().await,
+        [alerted(queue, "QUEUE_SLA_BREACH", false)]
+    );
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_broker_that_stays_away_is_told_and_its_queues_are_left_as_they_were(pool: PgPool) {
+async fn a_broker_that_stays_away_is_reported_and_its_queues_are_left_as_they_were(pool: PgPool) {
     let world = World::new(pool).await;
     world.queue_has("celery", 1, None).await;
     let away = json!({"reachable": false, "error": "ConnectionError"});
@@ -74,12 +80,12 @@ async fn a_broker_that_stays_away_is_told_and_its_queues_are_left_as_they_were(p
         .fetch_one(&world.pool)
         .await
         .unwrap();
-    assert_eq!(world.incidents().await, [told(broker, "BROKER_DOWN", true)]);
+    assert_eq!(world.incidents().await, [alerted(broker, "BROKER_DOWN", true)]);
     assert!(world.repair().await.contains("redis-cli ping"));
     assert_eq!(world.count("SELECT depth FROM queue").await, 1);
 
     world.queue_has("celery", 0, None).await;
-    assert_eq!(world.incidents().await, [told(broker, "BROKER_DOWN", false)]);
+    assert_eq!(world.incidents().await, [alerted(broker, "BROKER_DOWN", false)]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -99,15 +105,15 @@ async fn what_came_due_in_an_outage_is_no_second_incident_once_the_broker_is_bac
         .fetch_one(&world.pool)
         .await
         .unwrap();
-    let told_of_broker = |open| told(broker, "BROKER_DOWN", open);
-    assert_eq!(world.incidents().await, [told_of_broker(true)]);
+    let alerted_of_broker = |open| alerted(broker, "BROKER_DOWN", open);
+    assert_eq!(world.incidents().await, [alerted_of_broker(true)]);
     world.queue_has("celery", 0, None).await;
-    assert_eq!(world.incidents().await, [told_of_broker(false)]);
+    assert_eq!(world.incidents().await, [alerted_of_broker(false)]);
 
     // Beat reaches the broker again, and its entries are on their way.
     world.alive().await;
     world.sweep_after(6).await;
-    assert_eq!(world.incidents().await, [told_of_broker(false)]);
+    assert_eq!(world.incidents().await, [alerted_of_broker(false)]);
     world.finished("late", "success").await;
     for _ in 0..4 {
         world.alive().await;
@@ -117,13 +123,13 @@ async fn what_came_due_in_an_outage_is_no_second_incident_once_the_broker_is_bac
     let never = world.entry("never").await.id.0;
     assert_eq!(
         world.incidents().await,
-        [told_of_broker(false), told(never, "UNKNOWN", true)],
+        [alerted_of_broker(false), alerted(never, "UNKNOWN", true)],
         "the entry has had time to arrive"
     );
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_broker_is_away_since_the_first_look_that_failed(pool: PgPool) {
+async fn a_broker_is_away_since_the_first_sample_that_failed(pool: PgPool) {
     let world = World::new(pool).await;
     // Beat reaches the broker, and a moment later no process does. Beat's success counts for 15 s; until then, the worker alone may be cut off.
     world.seen(json!({"worker": "beat@vm"})).await;
@@ -139,11 +145,11 @@ async fn a_broker_is_away_since_the_first_look_that_failed(pool: PgPool) {
         .fetch_one(&world.pool)
         .await
         .unwrap();
-    assert_eq!(world.incidents().await, [told(broker, "BROKER_DOWN", true)]);
+    assert_eq!(world.incidents().await, [alerted(broker, "BROKER_DOWN", true)]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_queue_is_told_once_a_sample_and_by_a_name(pool: PgPool) {
+async fn a_queue_is_reported_once_a_sample_and_by_a_name(pool: PgPool) {
     let world = World::new(pool).await;
     for queues in [
         json!([{"name": "a", "depth": 1}, {"name": "a", "depth": 2}]),
@@ -184,7 +190,7 @@ async fn a_queue_that_is_no_more_is_in_trouble_no_more(pool: PgPool) {
         world
             .incidents()
             .await
-            .contains(&told(deleted, "QUEUE_UNCONSUMED", false))
+            .contains(&alerted(deleted, "QUEUE_UNCONSUMED", false))
     );
     assert_eq!(world.count("SELECT count(*) FROM queue").await, 2);
 
@@ -195,7 +201,7 @@ async fn a_queue_that_is_no_more_is_in_trouble_no_more(pool: PgPool) {
         world
             .incidents()
             .await
-            .contains(&told(renamed, "QUEUE_UNCONSUMED", false))
+            .contains(&alerted(renamed, "QUEUE_UNCONSUMED", false))
     );
 }
 
@@ -219,8 +225,8 @@ async fn the_incidents_of_an_application_that_is_gone_end_after_an_hour(pool: Pg
         .unwrap();
     let both = |open| {
         [
-            told(queue, "QUEUE_UNCONSUMED", open),
-            told(broker, "BROKER_DOWN", open),
+            alerted(queue, "QUEUE_UNCONSUMED", open),
+            alerted(broker, "BROKER_DOWN", open),
         ]
     };
     assert_eq!(world.incidents().await, both(true));
@@ -277,7 +283,7 @@ async fn nobody_is_given_up_because_we_did_not_listen(pool: PgPool) {
         world
             .incidents()
             .await
-            .contains(&told(broker, "BROKER_DOWN", true))
+            .contains(&alerted(broker, "BROKER_DOWN", true))
     );
 }
 
@@ -306,7 +312,7 @@ async fn a_project_has_so_many_queues_and_no_more(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn where_the_broker_shows_no_age_what_workers_took_last_tells_it(pool: PgPool) {
+async fn where_the_broker_shows_no_age_what_workers_took_last_shows_it(pool: PgPool) {
     let world = World::new(pool).await;
     let depth = async |depth: i64| {
         world.worker_says("celery@w1", json!({})).await;
@@ -332,7 +338,10 @@ async fn where_the_broker_shows_no_age_what_workers_took_last_tells_it(pool: PgP
     depth(7).await;
 
     let queue = world.queue_id("celery").await;
-    assert_eq!(world.incidents().await, [told(queue, "QUEUE_SLA_BREACH", true)]);
+    assert_eq!(
+        world.incidents().await,
+        [alerted(queue, "QUEUE_SLA_BREACH", true)]
+    );
     assert_eq!(
         world
             .count("SELECT oldest_seconds::int8 FROM queue WHERE name = 'celery'")
@@ -342,11 +351,14 @@ async fn where_the_broker_shows_no_age_what_workers_took_last_tells_it(pool: PgP
     world.advance(10);
     received(4, 0, false).await;
     depth(1).await;
-    assert_eq!(world.incidents().await, [told(queue, "QUEUE_SLA_BREACH", false)]);
+    assert_eq!(
+        world.incidents().await,
+        [alerted(queue, "QUEUE_SLA_BREACH", false)]
+    );
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn who_looks_is_asked_for_the_queues_in_trouble_first(pool: PgPool) {
+async fn the_sampler_is_asked_for_the_queues_in_trouble_first(pool: PgPool) {
     let world = World::new(pool).await;
     world
         .worker_says("celery@w1", json!({"queues": ["a", "b", "z"]}))
@@ -358,14 +370,14 @@ async fn who_looks_is_asked_for_the_queues_in_trouble_first(pool: PgPool) {
         .seen(json!({"app": "other", "queues": [{"name": "a", "depth": 5}]}))
         .await;
 
-    let heard = world
+    let received = world
         .worker_says("celery@w1", json!({"queues": ["a", "b", "z"]}))
         .await;
 
     let names = ["y", "z", "a", "b"].map(str::to_owned).to_vec();
     assert_eq!(
-        heard,
-        Verdict::Heard {
+        received,
+        Verdict::Received {
             samples: true,
             queues: names
         }
@@ -373,7 +385,7 @@ async fn who_looks_is_asked_for_the_queues_in_trouble_first(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn an_older_word_of_a_wait_changes_nothing(pool: PgPool) {
+async fn an_older_report_of_a_wait_changes_nothing(pool: PgPool) {
     let world = World::new(pool).await;
     world.queue_has("celery", 3, None).await;
     let received = async |run: u128, waited: i64, ago: i64| {

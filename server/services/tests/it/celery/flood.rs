@@ -40,7 +40,7 @@ async fn a_flood_of_runs_leaves_room_in_every_queue(pool: PgPool) {
         is_over.store(true, Ordering::Relaxed);
         answers
     };
-    let look = async {
+    let measure = async {
         let (mut signals, mut stages, mut pings) = (0, 0, 0);
         while !is_over.load(Ordering::Relaxed) {
             signals = signals.max(services.ingest().waiting());
@@ -52,7 +52,7 @@ async fn a_flood_of_runs_leaves_room_in_every_queue(pool: PgPool) {
         }
         (signals, stages, pings)
     };
-    let (answers, (signals, stages, pings)) = tokio::join!(flood, look);
+    let (answers, (signals, stages, pings)) = tokio::join!(flood, measure);
 
     assert!(signals <= SIGNALS + 1, "{signals} signals waited");
     assert!(stages <= STAGES, "{stages} stages waited");

@@ -67,13 +67,13 @@ impl World {
             .unwrap()
     }
 
-    async fn is_told(&self, expected: &[(&str, &str, bool)]) {
-        let told = self.kinds().await;
-        let told: Vec<(&str, &str, bool)> = told
+    async fn is_alerted(&self, expected: &[(&str, &str, bool)]) {
+        let alerted = self.kinds().await;
+        let alerted: Vec<(&str, &str, bool)> = alerted
             .iter()
             .map(|(kind, cause, open)| (kind.as_str(), cause.as_str(), *open))
             .collect();
-        assert_eq!(told, expected);
+        assert_eq!(alerted, expected);
     }
 
     async fn host_words(&self) -> String {
@@ -85,16 +85,16 @@ impl World {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_host_that_is_lost_is_told_once_and_ends_when_all_of_it_is_back(pool: PgPool) {
+async fn a_host_that_is_lost_is_reported_once_and_ends_when_all_of_it_is_back(pool: PgPool) {
     let world = World::new(pool).await;
     world.channel("one").await;
     world.beat_ticks_on("A").await;
     world.schedule(&["a"]).await;
     world.goes_on(60, &healthy()).await;
-    world.is_told(&[]).await;
+    world.is_alerted(&[]).await;
 
     world.goes_on(35, &without_a()).await;
-    world.is_told(&[("host", "HOST_LOST", true)]).await;
+    world.is_alerted(&[("host", "HOST_LOST", true)]).await;
     let summary = world.host_words().await;
     assert!(
         summary.starts_with("Nothing on host web reports since "),
@@ -106,7 +106,7 @@ async fn a_host_that_is_lost_is_told_once_and_ends_when_all_of_it_is_back(pool: 
     );
 
     world.goes_on(120, &without_a()).await;
-    world.is_told(&[("host", "HOST_LOST", true)]).await;
+    world.is_alerted(&[("host", "HOST_LOST", true)]).await;
     assert_eq!(world.status(&world.entry("a").await).await, Status::Down);
     assert_eq!(world.count("SELECT count(*) FROM incident_member").await, 1);
     assert_eq!(world.count("SELECT count(*) FROM host_part").await, 3);
@@ -124,17 +124,17 @@ async fn a_host_that_is_lost_is_told_once_and_ends_when_all_of_it_is_back(pool: 
     );
     scene.beat = Some("C");
     world.goes_on(90, &scene).await;
-    world.is_told(&[("host", "HOST_LOST", true)]).await;
+    world.is_alerted(&[("host", "HOST_LOST", true)]).await;
     scene.workers.push(("two", "C"));
     world.goes_on(5, &scene).await;
-    world.is_told(&[("host", "HOST_LOST", false)]).await;
+    world.is_alerted(&[("host", "HOST_LOST", false)]).await;
     assert_eq!(world.status(&world.entry("a").await).await, Status::New);
     assert_eq!(world.alerts().await, ["opened", "resolved"]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn a_part_that_goes_alone_is_its_own_incident(pool: PgPool) {
-    for (what, goes, told) in [
+    for (what, goes, alerted) in [
         ("a worker", Some("one"), [("worker", "WORKER_LOST", true)]),
         ("Beat", None, [("beat", "BEAT_DOWN", true)]),
     ] {
@@ -148,12 +148,12 @@ async fn a_part_that_goes_alone_is_its_own_incident(pool: PgPool) {
         }
         world.goes_on(100, &scene).await;
         println!("{what}");
-        world.is_told(&told).await;
+        world.is_alerted(&alerted).await;
     }
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn what_was_told_of_the_first_part_becomes_the_incident_about_the_host(pool: PgPool) {
+async fn what_was_reported_of_the_first_part_becomes_the_incident_about_the_host(pool: PgPool) {
     let world = World::new(pool).await;
     world.channel("one").await;
     world.goes_on(60, &healthy()).await;
@@ -163,9 +163,9 @@ async fn what_was_told_of_the_first_part_becomes_the_incident_about_the_host(poo
     world.worker_says("two", seldom).await;
 
     world.goes_on(60, &without_a()).await;
-    world.is_told(&[("beat", "BEAT_DOWN", true)]).await;
+    world.is_alerted(&[("beat", "BEAT_DOWN", true)]).await;
     world.goes_on(120, &without_a()).await;
-    world.is_told(&[("host", "HOST_LOST", true)]).await;
+    world.is_alerted(&[("host", "HOST_LOST", true)]).await;
     assert!(
         world
             .host_words()
@@ -174,12 +174,12 @@ async fn what_was_told_of_the_first_part_becomes_the_incident_about_the_host(poo
     );
     assert_eq!(world.count("SELECT count(*) FROM host_part").await, 3);
     world.goes_on(60, &healthy()).await;
-    world.is_told(&[("host", "HOST_LOST", false)]).await;
+    world.is_alerted(&[("host", "HOST_LOST", false)]).await;
     assert_eq!(world.alerts().await, ["opened", "resolved"]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn two_hosts_of_one_name_and_a_beat_that_does_not_say_where_it_runs_are_told_apart(pool: PgPool) {
+async fn two_hosts_of_one_name_and_a_beat_that_does_not_say_where_it_runs_are_distinguished(pool: PgPool) {
     // Both machines are called web. Beat and the worker on its machine stop reporting; the worker on the other machine goes on.
     let world = World::new(pool.clone()).await;
     let all = Scene {
@@ -192,7 +192,7 @@ async fn two_hosts_of_one_name_and_a_beat_that_does_not_say_where_it_runs_are_to
         workers: vec![("two", "B")],
     };
     world.goes_on(60, &other).await;
-    world.is_told(&[("host", "HOST_LOST", true)]).await;
+    world.is_alerted(&[("host", "HOST_LOST", true)]).await;
     assert!(
         world
             .host_words()
@@ -214,7 +214,7 @@ async fn two_hosts_of_one_name_and_a_beat_that_does_not_say_where_it_runs_are_to
     };
     world.goes_on(60, &far).await;
     world
-        .is_told(&[("beat", "BEAT_DOWN", true), ("worker", "WORKER_LOST", true)])
+        .is_alerted(&[("beat", "BEAT_DOWN", true), ("worker", "WORKER_LOST", true)])
         .await;
 
     // The SDK of Beat does not report its boot id, so the incidents are separate.
@@ -238,7 +238,7 @@ async fn two_hosts_of_one_name_and_a_beat_that_does_not_say_where_it_runs_are_to
         world.sweep().await;
     }
     world
-        .is_told(&[("beat", "BEAT_DOWN", true), ("worker", "WORKER_LOST", true)])
+        .is_alerted(&[("beat", "BEAT_DOWN", true), ("worker", "WORKER_LOST", true)])
         .await;
 }
 
@@ -256,7 +256,7 @@ async fn what_left_in_good_order_is_not_lost_with_its_host(pool: PgPool) {
     world.goes_on(20, &scene).await;
     scene.beat = Some("C");
     world.goes_on(90, &scene).await;
-    world.is_told(&[]).await;
+    world.is_alerted(&[]).await;
 
     // A laptop stops all its processes, and Beat does not report its end.
     for name in ["three", "four", "far"] {
@@ -265,11 +265,11 @@ async fn what_left_in_good_order_is_not_lost_with_its_host(pool: PgPool) {
             .await;
     }
     world.goes_on(90, &Scene::default()).await;
-    world.is_told(&[("beat", "BEAT_DOWN", true)]).await;
+    world.is_alerted(&[("beat", "BEAT_DOWN", true)]).await;
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_host_that_works_and_does_not_reach_us_is_told_after_a_quarter_of_an_hour(pool: PgPool) {
+async fn a_host_that_works_and_does_not_reach_us_is_reported_after_a_quarter_of_an_hour(pool: PgPool) {
     let world = World::new(pool).await;
     world.channel("one").await;
     world.beat_ticks_on("A").await;
@@ -290,7 +290,7 @@ async fn a_host_that_works_and_does_not_reach_us_is_told_after_a_quarter_of_an_h
         assert_eq!(world.kinds().await, [], "minute {minute}");
     }
     world.goes_on(120, &without_a()).await;
-    world.is_told(&[("host", "HOST_LOST", true)]).await;
+    world.is_alerted(&[("host", "HOST_LOST", true)]).await;
     let evidence: Value = sqlx::query_scalar("SELECT evidence FROM incident")
         .fetch_one(&world.pool)
         .await
@@ -309,15 +309,15 @@ async fn when_the_machine_goes_on_the_incident_becomes_that_of_the_one_that_is_m
     world.channel("one").await;
     world.goes_on(60, &healthy()).await;
     world.goes_on(60, &without_a()).await;
-    world.is_told(&[("host", "HOST_LOST", true)]).await;
+    world.is_alerted(&[("host", "HOST_LOST", true)]).await;
 
     // The machine was cut off from the network, and Beat has died meanwhile.
     let mut scene = healthy();
     scene.beat = None;
     world.goes_on(50, &scene).await;
-    world.is_told(&[("host", "HOST_LOST", true)]).await;
+    world.is_alerted(&[("host", "HOST_LOST", true)]).await;
     world.goes_on(30, &scene).await;
-    world.is_told(&[("beat", "BEAT_DOWN", true)]).await;
+    world.is_alerted(&[("beat", "BEAT_DOWN", true)]).await;
     assert!(
         world
             .host_words()
@@ -325,12 +325,12 @@ async fn when_the_machine_goes_on_the_incident_becomes_that_of_the_one_that_is_m
             .starts_with("Celery Beat of shop is silent since")
     );
     world.goes_on(30, &healthy()).await;
-    world.is_told(&[("beat", "BEAT_DOWN", false)]).await;
+    world.is_alerted(&[("beat", "BEAT_DOWN", false)]).await;
     assert_eq!(world.alerts().await, ["opened", "resolved"]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn several_processes_that_sweep_at_once_tell_of_a_host_once(pool: PgPool) {
+async fn several_processes_that_sweep_at_once_report_a_host_once(pool: PgPool) {
     let world = World::new(pool).await;
     world.channel("one").await;
     let other = world.another_evaluator();
@@ -346,7 +346,7 @@ async fn several_processes_that_sweep_at_once_tell_of_a_host_once(pool: PgPool) 
             two.unwrap();
         }
         world
-            .is_told(
+            .is_alerted(
                 &vec![("host", "HOST_LOST", false); round]
                     .into_iter()
                     .chain([("host", "HOST_LOST", true)])
@@ -401,7 +401,7 @@ async fn a_project_neither_sees_nor_saves_another_ones_host(pool: PgPool) {
             .unwrap();
         world.goes_on(5, &without_a()).await;
     }
-    world.is_told(&[("host", "HOST_LOST", true)]).await;
+    world.is_alerted(&[("host", "HOST_LOST", true)]).await;
     let projects: Vec<Uuid> = sqlx::query_scalar("SELECT project_id FROM incident")
         .fetch_all(&world.pool)
         .await
@@ -410,7 +410,7 @@ async fn a_project_neither_sees_nor_saves_another_ones_host(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_host_of_many_workers_is_told_in_a_bounded_text(pool: PgPool) {
+async fn a_host_of_many_workers_is_reported_in_a_bounded_text(pool: PgPool) {
     let world = World::new(pool).await;
     for number in 0..40 {
         let name = format!("w{number:02}");
@@ -419,7 +419,7 @@ async fn a_host_of_many_workers_is_told_in_a_bounded_text(pool: PgPool) {
             .await;
     }
     world.sweep_after(31).await;
-    world.is_told(&[("host", "HOST_LOST", true)]).await;
+    world.is_alerted(&[("host", "HOST_LOST", true)]).await;
     let summary = world.host_words().await;
     assert!(
         summary.contains("w08, w09 and 30 more fell silent together"),
@@ -434,12 +434,12 @@ async fn a_host_of_many_workers_is_told_in_a_bounded_text(pool: PgPool) {
     // A container never comes back: its workers are given up, and the incident ends.
     world.sweep_after(3_605).await;
     world.sweep_after(2).await;
-    world.is_told(&[("host", "HOST_LOST", false)]).await;
+    world.is_alerted(&[("host", "HOST_LOST", false)]).await;
 }
 
 /// The network works again, and the SDKs of the host's processes retry at different times.
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_worker_that_returns_after_its_beat_from_a_cut_off_host_is_not_told(pool: PgPool) {
+async fn a_worker_that_returns_after_its_beat_from_a_cut_off_host_is_not_reported(pool: PgPool) {
     let world = World::new(pool).await;
     let ticks = |started_at: chrono::DateTime<chrono::Utc>| {
         json!({
@@ -460,10 +460,10 @@ async fn a_worker_that_returns_after_its_beat_from_a_cut_off_host_is_not_told(po
     for _ in 0..14 {
         world.sweep_after(1).await;
     }
-    world.is_told(&[]).await;
+    world.is_alerted(&[]).await;
     world.worker_says("one", one.clone()).await;
     world.goes_on(5, &Scene::default()).await;
-    world.is_told(&[]).await;
+    world.is_alerted(&[]).await;
 
     // If Beat then does not return, it gets an incident of its own.
     world.advance(28);
@@ -472,7 +472,7 @@ async fn a_worker_that_returns_after_its_beat_from_a_cut_off_host_is_not_told(po
         world.sweep_after(1).await;
         world.event(world.an_event("beat_alive", ticks(started_at))).await;
     }
-    world.is_told(&[("worker", "WORKER_LOST", true)]).await;
+    world.is_alerted(&[("worker", "WORKER_LOST", true)]).await;
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]

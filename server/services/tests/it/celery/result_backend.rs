@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::setup::{World, told};
+use crate::setup::{World, alerted};
 
 /// The report of a process that waits for the result backend.
 fn hangs(since: chrono::DateTime<chrono::Utc>, now: chrono::DateTime<chrono::Utc>) -> Value {
@@ -24,7 +24,7 @@ struct Said {
     beat: Value,
     is_beat_hung: bool,
     is_broker_away: bool,
-    is_broker_unseen: bool,
+    is_broker_unsampled: bool,
 }
 
 impl World {
@@ -42,7 +42,7 @@ impl World {
             )
             .await;
         }
-        if !said.is_broker_unseen {
+        if !said.is_broker_unsampled {
             let sample = json!({"app": "shop", "worker": "w1", "reachable": !said.is_broker_away, "queues": [{"name": "celery", "depth": 0}]});
             self.event(self.an_event("broker_sample", sample)).await;
         }
@@ -97,7 +97,7 @@ async fn a_backend_that_beat_and_a_worker_wait_for_is_one_incident_with_their_en
     let backend = world.backend_id().await;
     assert_eq!(
         world.incidents().await,
-        [told(backend, "RESULT_BACKEND_DOWN", true)]
+        [alerted(backend, "RESULT_BACKEND_DOWN", true)]
     );
     assert_eq!(world.members().await, 1);
     let (name, summary): (String, String) = sqlx::query_as("SELECT subject_name, summary FROM incident")
@@ -111,7 +111,7 @@ async fn a_backend_that_beat_and_a_worker_wait_for_is_one_incident_with_their_en
     world.well().await;
     assert_eq!(
         world.incidents().await,
-        [told(backend, "RESULT_BACKEND_DOWN", false)]
+        [alerted(backend, "RESULT_BACKEND_DOWN", false)]
     );
     assert_eq!(
         world.deliveries().await,
@@ -120,7 +120,7 @@ async fn a_backend_that_beat_and_a_worker_wait_for_is_one_incident_with_their_en
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_slow_backend_and_one_that_blips_are_not_told(pool: PgPool) {
+async fn a_slow_backend_and_one_that_blips_are_not_reported(pool: PgPool) {
     let world = World::new(pool).await;
     world.well().await;
 
@@ -159,19 +159,19 @@ async fn with_a_broker_that_is_away_it_is_the_broker(pool: PgPool) {
 
     assert_eq!(
         world.incidents().await,
-        [told(world.backend_id().await, "BROKER_DOWN", true)]
+        [alerted(world.backend_id().await, "BROKER_DOWN", true)]
     );
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn where_nobody_looks_at_the_broker_it_is_told_after_a_minute(pool: PgPool) {
+async fn where_nobody_samples_the_broker_it_is_reported_after_a_minute(pool: PgPool) {
     let world = World::new(pool).await;
     world.well().await;
     let said = |hangs| Said {
         workers: vec![("w1", Value::Null)],
         beat: hangs,
         is_beat_hung: true,
-        is_broker_unseen: true,
+        is_broker_unsampled: true,
         ..Said::default()
     };
 
@@ -181,7 +181,7 @@ async fn where_nobody_looks_at_the_broker_it_is_told_after_a_minute(pool: PgPool
 
     assert_eq!(
         world.incidents().await,
-        [told(world.backend_id().await, "RESULT_BACKEND_DOWN", true)]
+        [alerted(world.backend_id().await, "RESULT_BACKEND_DOWN", true)]
     );
 }
 
@@ -199,7 +199,7 @@ async fn a_worker_that_starts_anew_knows_of_no_answer_and_ends_nothing(pool: PgP
     let backend = world.backend_id().await;
     assert_eq!(
         world.incidents().await,
-        [told(backend, "RESULT_BACKEND_DOWN", true)]
+        [alerted(backend, "RESULT_BACKEND_DOWN", true)]
     );
 
     let knows_nothing = json!({"address": "redis://10.0.0.7:6379/1"});
@@ -214,7 +214,7 @@ async fn a_worker_that_starts_anew_knows_of_no_answer_and_ends_nothing(pool: PgP
     }
     assert_eq!(
         world.incidents().await,
-        [told(backend, "RESULT_BACKEND_DOWN", true)]
+        [alerted(backend, "RESULT_BACKEND_DOWN", true)]
     );
 
     // Another result backend answers and never had a fault. Reports about it count once a minute.
@@ -223,7 +223,7 @@ async fn a_worker_that_starts_anew_knows_of_no_answer_and_ends_nothing(pool: PgP
     }
     assert_eq!(
         world.incidents().await,
-        [told(backend, "RESULT_BACKEND_DOWN", false)]
+        [alerted(backend, "RESULT_BACKEND_DOWN", false)]
     );
 }
 
@@ -243,14 +243,14 @@ async fn one_that_nobody_uses_any_more_is_given_up_after_an_hour(pool: PgPool) {
         world.five_seconds(&Said::default()).await;
     }
 
-    let told_of: Vec<bool> = world
+    let alerted_of: Vec<bool> = world
         .incidents()
         .await
         .into_iter()
         .filter(|one| one.cause == "RESULT_BACKEND_DOWN")
         .map(|one| one.open)
         .collect();
-    assert_eq!(told_of, [false]);
+    assert_eq!(alerted_of, [false]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -307,14 +307,15 @@ async fn nonsense_in_a_report_is_bounded_and_stalls_nobody(pool: PgPool) {
     let backend = world.backend_id().await;
     assert_eq!(
         world.incidents().await,
-        [told(backend, "RESULT_BACKEND_DOWN", true)]
+        [alerted(backend, "RESULT_BACKEND_DOWN", true)]
     );
-    let told: String = sqlx::query_scalar("SELECT subject_name || summary || evidence::text FROM incident")
-        .fetch_one(&world.pool)
-        .await
-        .unwrap();
-    assert!(told.len() < 10_000, "{} bytes", told.len());
-    assert!(!told.contains('\u{1b}'), "{told}");
+    let alerted: String =
+        sqlx::query_scalar("SELECT subject_name || summary || evidence::text FROM incident")
+            .fetch_one(&world.pool)
+            .await
+            .unwrap();
+    assert!(alerted.len() < 10_000, "{} bytes", alerted.len());
+    assert!(!alerted.contains('\u{1b}'), "{alerted}");
     world.well().await;
 }
 
@@ -341,7 +342,7 @@ async fn a_run_that_was_broken_off_in_an_outage_is_part_of_it_although_its_worke
     let backend = world.backend_id().await;
     assert_eq!(
         world.incidents().await,
-        [told(backend, "RESULT_BACKEND_DOWN", true)]
+        [alerted(backend, "RESULT_BACKEND_DOWN", true)]
     );
 
     // The worker cannot store the result of the run. The backend answers the worker right after that, but not Beat.
@@ -365,13 +366,13 @@ async fn a_run_that_was_broken_off_in_an_outage_is_part_of_it_although_its_worke
     }
     assert_eq!(
         world.incidents().await,
-        [told(backend, "RESULT_BACKEND_DOWN", true)]
+        [alerted(backend, "RESULT_BACKEND_DOWN", true)]
     );
 
     world.well().await;
     world.well().await;
     assert_eq!(
         world.incidents().await,
-        [told(backend, "RESULT_BACKEND_DOWN", false)]
+        [alerted(backend, "RESULT_BACKEND_DOWN", false)]
     );
 }

@@ -72,7 +72,7 @@ fn started(run: u128) -> NewStage {
         app: "shop".to_owned(),
         entry: None,
         monitor_id: None,
-        told: StageReport {
+        reported: StageReport {
             stage,
             task: None,
             task_id: None,
@@ -128,7 +128,7 @@ async fn several_processes_that_write_the_same_runs_lose_nothing(pool: PgPool) {
 
     // Each batch reports one stage of each of 50 runs, in another order.
     let (project, now) = (world.project, world.now());
-    let told = doors.iter().enumerate().flat_map(|(number, door)| {
+    let reported = doors.iter().enumerate().flat_map(|(number, door)| {
         (0..10_u128).map(move |part| {
             let mut stages: Vec<NewStage> = (0..50).map(|run| started((run * 7 + part) % 50)).collect();
             if number % 2 == 0 {
@@ -137,7 +137,7 @@ async fn several_processes_that_write_the_same_runs_lose_nothing(pool: PgPool) {
             door.accept(project, now, stages)
         })
     });
-    for accepted in join_all(told).await {
+    for accepted in join_all(reported).await {
         accepted.unwrap();
     }
 
@@ -152,7 +152,7 @@ async fn several_processes_that_write_the_same_runs_lose_nothing(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_new_database_looks_each_run_up_by_its_key(options: PgPoolOptions, database: PgConnectOptions) {
+async fn a_new_database_samples_each_run_up_by_its_key(options: PgPoolOptions, database: PgConnectOptions) {
     let world = World::new(options.connect_with(database.clone()).await.unwrap()).await;
     let store = Store::connect(&PoolSettings {
         url: database.to_url_lossy().to_string(),
@@ -263,7 +263,7 @@ async fn what_does_not_fit_into_the_queue_is_refused(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_run_whose_worker_is_gone_is_closed_as_lost_and_a_late_word_corrects_it(pool: PgPool) {
+async fn a_run_whose_worker_is_gone_is_closed_as_lost_and_a_late_report_corrects_it(pool: PgPool) {
     let world = World::new(pool).await;
     let attempt = json!({"attempt": Uuid::from_u128(9)});
     world.worker_says("celery@w1", json!({})).await;

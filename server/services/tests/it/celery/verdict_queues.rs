@@ -19,7 +19,7 @@ impl World {
     }
 
     /// Sends one event with a key. Returns the queues that the answer asks the sender to sample.
-    async fn queues_told(&self, key: ApiKeyId, kind: &str, rest: Value) -> Option<Vec<String>> {
+    async fn queues_answered(&self, key: ApiKeyId, kind: &str, rest: Value) -> Option<Vec<String>> {
         let batch = json!({"sent_at": self.now(), "events": [self.an_event(kind, rest)]});
         let batch: EventBatch = serde_json::from_value(batch).unwrap();
         let scope = Scope::Ping;
@@ -28,7 +28,7 @@ impl World {
             .await
             .unwrap();
         match verdicts.into_iter().next().unwrap().1 {
-            Verdict::Heard {
+            Verdict::Received {
                 samples: true,
                 queues,
             } => Some(queues),
@@ -38,23 +38,23 @@ impl World {
                 attended,
             } => {
                 // The same rule limits the queues named for the canary.
-                let unheard: Vec<_> = attended.iter().filter(|name| !queues.contains(name)).collect();
-                assert!(!samples || unheard.is_empty(), "{unheard:?} of {attended:?}");
+                let unjudged: Vec<_> = attended.iter().filter(|name| !queues.contains(name)).collect();
+                assert!(!samples || unjudged.is_empty(), "{unjudged:?} of {attended:?}");
                 samples.then_some(queues)
             }
-            Verdict::Accepted | Verdict::Heard { .. } => None,
+            Verdict::Accepted | Verdict::Received { .. } => None,
             rejected @ Verdict::Rejected { .. } => panic!("{rejected:?}"),
         }
     }
 
     async fn works(&self, key: ApiKeyId, worker: &str, queue: &str) -> Option<Vec<String>> {
         let snapshot = json!({"app": "shop", "worker": worker, "state": "running", "period_seconds": 5, "queues": [queue]});
-        self.queues_told(key, "worker_snapshot", snapshot).await
+        self.queues_answered(key, "worker_snapshot", snapshot).await
     }
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_key_hears_of_the_queues_of_an_application_that_were_named_with_it(pool: PgPool) {
+async fn a_key_learns_of_the_queues_of_an_application_that_were_named_with_it(pool: PgPool) {
     let world = World::new(pool).await;
     let (ours, theirs) = (world.ping_key("ours").await, world.ping_key("theirs").await);
     let queue = |name: &str| json!({"name": name, "depth": 3});
@@ -69,7 +69,7 @@ async fn a_key_hears_of_the_queues_of_an_application_that_were_named_with_it(poo
         "the first worker samples"
     );
     let sample = json!({"app": "shop", "reachable": true, "queues": [queue("waits")]});
-    world.queues_told(ours, "broker_sample", sample).await;
+    world.queues_answered(ours, "broker_sample", sample).await;
     assert_eq!(
         world.works(ours, "w1", "secret").await,
         Some(vec!["waits".to_owned(), "more".to_owned(), "secret".to_owned()])
@@ -77,14 +77,14 @@ async fn a_key_hears_of_the_queues_of_an_application_that_were_named_with_it(poo
 
     // A client with another key reports the end of the sampling worker. It then sends a heartbeat, to sample in the worker's place.
     let gone = json!({"app": "shop", "worker": "w1", "state": "stopping", "period_seconds": 5});
-    world.queues_told(theirs, "worker_snapshot", gone).await;
+    world.queues_answered(theirs, "worker_snapshot", gone).await;
     let alive = json!({"beat": "shop", "period_seconds": 15, "grace_seconds": 60});
-    let told = world.queues_told(theirs, "beat_alive", alive.clone()).await;
+    let alerted = world.queues_answered(theirs, "beat_alive", alive.clone()).await;
 
-    assert_eq!(told, Some(Vec::new()));
+    assert_eq!(alerted, Some(Vec::new()));
     api_key::revoke(&world.services, &world.access, ours)
         .await
         .unwrap();
-    let told = world.queues_told(theirs, "beat_alive", alive).await.unwrap();
-    assert_eq!(told, ["waits", "more", "secret"], "the other key is revoked");
+    let alerted = world.queues_answered(theirs, "beat_alive", alive).await.unwrap();
+    assert_eq!(alerted, ["waits", "more", "secret"], "the other key is revoked");
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::setup::{World, told};
+use crate::setup::{World, alerted};
 
 impl World {
     /// Sends a snapshot of a worker.
@@ -48,7 +48,7 @@ async fn a_worker_that_falls_silent_is_one_incident_and_is_resolved_when_it_is_b
     assert_eq!(world.sweep_after(60).await.down, 0, "once");
 
     let id = world.worker_id("celery@w1").await;
-    assert_eq!(world.incidents().await, [told(id, "WORKER_LOST", true)]);
+    assert_eq!(world.incidents().await, [alerted(id, "WORKER_LOST", true)]);
     let evidence: Value = sqlx::query_scalar("SELECT evidence FROM incident")
         .fetch_one(&world.pool)
         .await
@@ -71,7 +71,7 @@ async fn a_worker_that_falls_silent_is_one_incident_and_is_resolved_when_it_is_b
     );
 
     world.worker_says("celery@w1", json!({})).await;
-    assert_eq!(world.incidents().await, [told(id, "WORKER_LOST", false)]);
+    assert_eq!(world.incidents().await, [alerted(id, "WORKER_LOST", false)]);
     assert_eq!(
         world.deliveries().await,
         [("opened".to_owned(), channel), ("resolved".to_owned(), channel)]
@@ -99,26 +99,26 @@ async fn a_lost_worker_that_was_replaced_is_given_up_after_an_hour(pool: PgPool)
     world.worker_says("celery@w1", json!({})).await;
     world.sweep_after(31).await;
     let id = world.worker_id("celery@w1").await;
-    assert_eq!(world.incidents().await, [told(id, "WORKER_LOST", true)]);
+    assert_eq!(world.incidents().await, [alerted(id, "WORKER_LOST", true)]);
 
     for _ in 0..61 {
         world.sweep_after(60).await;
     }
 
-    assert_eq!(world.incidents().await, [told(id, "WORKER_LOST", false)]);
+    assert_eq!(world.incidents().await, [alerted(id, "WORKER_LOST", false)]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn one_worker_of_an_application_looks_at_the_broker_and_is_replaced_when_it_is_silent_or_leaves(
+async fn one_worker_of_an_application_samples_the_broker_and_is_replaced_when_it_is_silent_or_leaves(
     pool: PgPool,
 ) {
     let world = World::new(pool).await;
     let (samples, other) = (
-        Verdict::Heard {
+        Verdict::Received {
             samples: true,
             queues: vec!["celery".to_owned()],
         },
-        Verdict::Heard {
+        Verdict::Received {
             samples: false,
             queues: Vec::new(),
         },
@@ -186,8 +186,8 @@ async fn workers_that_left_make_room_for_new_ones(pool: PgPool) {
     fill("up", 1, 9_999).await;
     fill("paused", 10_000, 10_000).await;
 
-    let heard = world.worker_says("celery@new", json!({})).await;
-    assert!(matches!(heard, Verdict::Heard { .. }), "{heard:?}");
+    let received = world.worker_says("celery@new", json!({})).await;
+    assert!(matches!(received, Verdict::Received { .. }), "{received:?}");
     let one_more = world.worker_says("celery@newer", json!({})).await;
 
     assert!(

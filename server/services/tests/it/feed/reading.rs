@@ -47,7 +47,7 @@ impl World {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_reader_that_is_too_far_behind_is_told_to_reload(pool: PgPool) {
+async fn a_reader_that_is_too_far_behind_is_asked_to_reload(pool: PgPool) {
     let world = World::new(pool).await;
     let kept = limits::PROJECT_CHANGES;
     let retention = world.feed_retention(7);

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::setup::{World, told};
+use crate::setup::{World, alerted};
 
 /// The reports of each five seconds.
 struct Scene {
@@ -68,7 +68,7 @@ impl World {
     }
 
     async fn only(&self, subject: impl Into<Uuid>, cause: &str, open: bool) {
-        assert_eq!(self.incidents().await, [told(subject, cause, open)]);
+        assert_eq!(self.incidents().await, [alerted(subject, cause, open)]);
     }
 
     async fn a(&self) -> Uuid {
@@ -236,7 +236,7 @@ async fn a_broker_that_is_away_is_one_incident_whatever_stops_with_it(pool: PgPo
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_beat_that_stays_silent_after_its_broker_is_back_is_told(pool: PgPool) {
+async fn a_beat_that_stays_silent_after_its_broker_is_back_is_reported(pool: PgPool) {
     let world = World::new(pool).await;
     world.until_due(&healthy()).await;
     let mut scene = healthy();
@@ -290,7 +290,7 @@ async fn a_worker_that_is_deaf_to_its_queue_is_a_ghost_and_a_busy_one_is_not(poo
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_beat_that_floods_is_told_once_and_until_it_is_quiet_for_a_minute(pool: PgPool) {
+async fn a_beat_that_floods_is_reported_once_and_until_it_is_quiet_for_a_minute(pool: PgPool) {
     let world = World::new(pool).await;
     world.until_due(&healthy()).await;
     let published = |run: u128| {
@@ -307,7 +307,7 @@ async fn a_beat_that_floods_is_told_once_and_until_it_is_quiet_for_a_minute(pool
         .await
         .unwrap();
     world.only(beat, "BEAT_STORM", true).await;
-    let told: String = sqlx::query_scalar("SELECT summary || evidence || repair FROM incident")
+    let alerted: String = sqlx::query_scalar("SELECT summary || evidence || repair FROM incident")
         .fetch_one(&world.pool)
         .await
         .unwrap();
@@ -316,7 +316,7 @@ async fn a_beat_that_floods_is_told_once_and_until_it_is_quiet_for_a_minute(pool
         "entry a 120 times",
         "purge -f -Q reports",
     ] {
-        assert!(told.contains(part), "{part}: {told}");
+        assert!(alerted.contains(part), "{part}: {alerted}");
     }
     world.finished("a", "success").await;
     world.live(50, &healthy()).await;
@@ -380,7 +380,7 @@ async fn a_beat_that_hangs_is_not_called_dead(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_clock_that_is_off_for_a_while_is_told_of_its_worker(pool: PgPool) {
+async fn a_clock_that_is_off_for_a_while_is_reported_for_its_worker(pool: PgPool) {
     let world = World::new(pool).await;
     let wrong = async |seconds: i64| {
         let their_now = world.now() + TimeDelta::seconds(seconds);

@@ -8,7 +8,7 @@ use deadbeat_domain::monitor::status::Status;
 use deadbeat_services::operation::listening::Listening;
 use sqlx::PgPool;
 
-use crate::setup::{World, told};
+use crate::setup::{World, alerted};
 
 fn listening(world: &World) -> Listening {
     Listening::new(
@@ -53,7 +53,7 @@ async fn after_an_outage_of_ours_the_next_slot_is_awaited_and_the_dead_are_found
     assert_eq!(world.sweep_after(1).await.down, 1);
 
     assert_eq!(world.status(&alive).await, Status::Up);
-    assert_eq!(world.incidents().await, [told(dead.id.0, "MISSED", true)]);
+    assert_eq!(world.incidents().await, [alerted(dead.id.0, "MISSED", true)]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -205,7 +205,7 @@ async fn notices(world: &World) -> Vec<i64> {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn after_a_day_without_us_each_project_hears_once_what_could_not_be_judged(pool: PgPool) {
+async fn after_a_day_without_us_each_project_is_alerted_once_what_could_not_be_judged(pool: PgPool) {
     let world = World::new(pool).await;
     world.channel("hook").await;
     let mut monitors = Vec::new();
@@ -255,7 +255,7 @@ async fn after_a_day_without_us_each_project_hears_once_what_could_not_be_judged
 async fn a_reminder_that_was_due_in_a_long_spell_waits_for_the_next_one(pool: PgPool) {
     let world = World::new(pool).await;
     let channel = world.channel("hook").await;
-    let monitor = world.monitor_telling("m", vec![channel]).await;
+    let monitor = world.monitor_with_channels("m", vec![channel]).await;
     world
         .ping(&monitor, deadbeat_domain::monitor::ping::PingKind::Fail)
         .await;

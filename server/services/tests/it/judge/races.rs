@@ -188,11 +188,11 @@ async fn evaluators_racing_pings_never_open_two_incidents_and_lose_no_ping(pool:
             > 20,
         "pings and verdicts coincided"
     );
-    let untold = "SELECT count(*) FROM incident WHERE (SELECT count(*) FROM delivery WHERE incident_id = incident.id AND \
+    let without_delivery = "SELECT count(*) FROM incident WHERE (SELECT count(*) FROM delivery WHERE incident_id = incident.id AND \
         alert = 'opened') <> 1 OR (SELECT count(*) FROM delivery WHERE incident_id = incident.id AND alert = 'resolved') \
         <> (resolved_at IS NOT NULL)::int";
     assert_eq!(
-        world.count(untold).await,
+        world.count(without_delivery).await,
         0,
         "one alert opens each incident, and one resolves it"
     );

@@ -8,7 +8,7 @@ use deadbeat_services::monitor::{self, Change};
 use serde_json::json;
 use sqlx::PgPool;
 
-use crate::setup::{World, told};
+use crate::setup::{World, alerted};
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn a_ping_and_then_silence_is_one_incident_and_one_delivery_a_channel(pool: PgPool) {
@@ -24,7 +24,7 @@ async fn a_ping_and_then_silence_is_one_incident_and_one_delivery_a_channel(pool
     }
 
     assert_eq!(world.status(&monitor).await, Status::Down);
-    assert_eq!(world.incidents().await, [told(monitor.id.0, "MISSED", true)]);
+    assert_eq!(world.incidents().await, [alerted(monitor.id.0, "MISSED", true)]);
     assert_eq!(
         world.deliveries().await,
         channels.map(|channel| ("opened".to_owned(), channel))
@@ -46,7 +46,7 @@ async fn a_ping_that_came_in_time_has_a_moment_to_be_written(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_monitor_that_was_never_heard_from_does_not_trip(pool: PgPool) {
+async fn a_monitor_that_never_reported_does_not_trip(pool: PgPool) {
     let world = World::new(pool).await;
     let monitor = world.monitor("backup").await;
 
@@ -69,7 +69,7 @@ async fn a_late_ping_within_the_grace_keeps_the_monitor_up(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn the_next_success_resolves_and_tells(pool: PgPool) {
+async fn the_next_success_resolves_and_alerts(pool: PgPool) {
     let world = World::new(pool).await;
     world.channel("one").await;
     let monitor = world.monitor("backup").await;
@@ -80,7 +80,7 @@ async fn the_next_success_resolves_and_tells(pool: PgPool) {
     world.ping(&monitor, Success).await;
     world.ping(&monitor, Success).await;
 
-    assert_eq!(world.incidents().await, [told(monitor.id.0, "MISSED", false)]);
+    assert_eq!(world.incidents().await, [alerted(monitor.id.0, "MISSED", false)]);
     assert_eq!(world.alerts().await, ["opened", "resolved"]);
     assert_eq!(
         world.sweep_after(90).await.down,
@@ -91,7 +91,7 @@ async fn the_next_success_resolves_and_tells(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_failure_is_told_once_however_often_it_comes(pool: PgPool) {
+async fn a_failure_is_reported_once_however_often_it_comes(pool: PgPool) {
     let world = World::new(pool).await;
     world.channel("one").await;
     let monitor = world.monitor("backup").await;
@@ -101,7 +101,7 @@ async fn a_failure_is_told_once_however_often_it_comes(pool: PgPool) {
         world.sweep_after(500).await;
     }
 
-    assert_eq!(world.incidents().await, [told(monitor.id.0, "FAILED", true)]);
+    assert_eq!(world.incidents().await, [alerted(monitor.id.0, "FAILED", true)]);
     assert_eq!(world.alerts().await, ["opened"]);
     assert_eq!(world.count("SELECT count(*) FROM transition").await, 1);
 }
@@ -130,7 +130,7 @@ async fn a_run_over_its_time_is_an_overrun_and_its_late_end_resolves_it(pool: Pg
     world.advance(5);
     world.ping_of(&monitor, 1, Success).await;
 
-    assert_eq!(world.incidents().await, [told(monitor.id.0, "OVERRUN", false)]);
+    assert_eq!(world.incidents().await, [alerted(monitor.id.0, "OVERRUN", false)]);
     assert_eq!(world.alerts().await, ["opened", "resolved"]);
     let length = world
         .count("SELECT duration_ms FROM run WHERE status = 'overrun' AND finished_at IS NOT NULL")
@@ -167,7 +167,7 @@ async fn runs_that_died_while_the_monitor_was_down_do_not_trip_it_again(pool: Pg
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn pausing_a_monitor_that_is_down_resolves_and_tells_and_resuming_waits_for_a_ping(pool: PgPool) {
+async fn pausing_a_monitor_that_is_down_resolves_and_alerts_and_resuming_waits_for_a_ping(pool: PgPool) {
     let world = World::new(pool).await;
     world.channel("one").await;
     let monitor = world.monitor("backup").await;
@@ -222,7 +222,7 @@ async fn a_run_of_before_the_pause_does_not_trip_the_resumed_monitor(pool: PgPoo
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn deleting_a_monitor_that_is_down_resolves_and_tells(pool: PgPool) {
+async fn deleting_a_monitor_that_is_down_resolves_and_alerts(pool: PgPool) {
     let world = World::new(pool).await;
     world.channel("one").await;
     let monitor = world.monitor("backup").await;
@@ -232,7 +232,7 @@ async fn deleting_a_monitor_that_is_down_resolves_and_tells(pool: PgPool) {
         .await
         .unwrap();
 
-    assert_eq!(world.incidents().await, [told(monitor.id.0, "FAILED", false)]);
+    assert_eq!(world.incidents().await, [alerted(monitor.id.0, "FAILED", false)]);
     assert_eq!(world.alerts().await, ["opened", "resolved"]);
     assert_eq!(
         world.count("SELECT count(*) FROM monitor").await,
@@ -284,7 +284,7 @@ async fn a_row_that_cannot_be_read_is_put_aside_and_stalls_no_other(pool: PgPool
     let swept = world.sweep_after(90).await;
 
     assert_eq!((swept.claimed, swept.down), (2, 1));
-    assert_eq!(world.incidents().await, [told(good.id.0, "MISSED", true)]);
+    assert_eq!(world.incidents().await, [alerted(good.id.0, "MISSED", true)]);
     assert_eq!(world.services.selfwatch().rows_put_aside(), 1);
     assert_eq!(
         world.sweep_after(60).await.claimed,

@@ -61,7 +61,7 @@ async fn an_unreadable_worker_does_not_keep_others_from_being_judged(pool: PgPoo
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn an_unreadable_incident_does_not_keep_others_from_being_told_again(pool: PgPool) {
+async fn an_unreadable_incident_does_not_keep_others_from_being_reported_again(pool: PgPool) {
     let world = World::new(pool).await;
     world.channel("one").await;
     for name in ["bad", "good"] {

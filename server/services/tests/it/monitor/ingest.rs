@@ -20,7 +20,7 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::setup::{World, entry, incoming, told};
+use crate::setup::{World, alerted, entry, incoming};
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn what_is_acknowledged_is_stored_and_numbered_in_order(pool: PgPool) {
@@ -100,7 +100,7 @@ async fn a_flood_that_waits_when_the_process_stops_is_written(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn one_batch_that_takes_a_monitor_up_and_down_tells_every_change_in_order(pool: PgPool) {
+async fn one_batch_that_takes_a_monitor_up_and_down_reports_every_change_in_order(pool: PgPool) {
     let world = World::new(pool).await;
     world.channel("one").await;
     let monitor = world.monitor("backup").await;
@@ -114,7 +114,7 @@ async fn one_batch_that_takes_a_monitor_up_and_down_tells_every_change_in_order(
         world.alerts().await,
         ["opened", "resolved", "opened", "resolved", "opened"]
     );
-    let incidents = [false, false, true].map(|open| told(monitor.id.0, "FAILED", open));
+    let incidents = [false, false, true].map(|open| alerted(monitor.id.0, "FAILED", open));
     assert_eq!(world.incidents().await, incidents);
     assert_eq!(world.count("SELECT count(*) FROM transition").await, 6);
 }

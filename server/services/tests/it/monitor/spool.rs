@@ -166,7 +166,7 @@ async fn what_was_spooled_is_replayed_in_order_with_its_own_times_by_the_next_pr
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_batch_whose_commit_was_only_not_heard_of_is_not_written_twice(pool: PgPool) {
+async fn a_batch_whose_commit_was_only_not_acknowledged_is_not_written_twice(pool: PgPool) {
     let world = World::new(pool).await;
     let monitor = world.monitor("m").await;
     let folder = Folder::new();

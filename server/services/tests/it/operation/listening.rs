@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use deadbeat_domain::judge::blind_spell::BlindSpell;
-use deadbeat_domain::judge::hearing::Hold;
+use deadbeat_domain::judge::reception::Hold;
 use deadbeat_domain::monitor::ping::PingKind::Success;
 use deadbeat_domain::people::key::Scope;
 use deadbeat_domain::time::Clock;
@@ -21,7 +21,7 @@ use deadbeat_store::{PoolSettings, Store};
 use sqlx::PgPool;
 use tempfile::TempDir;
 
-use crate::setup::{World, incoming, told};
+use crate::setup::{World, alerted, incoming};
 
 /// A process that receives signals, with a spool in this folder. Its writers do not run; it only stamps that it listens.
 fn process(world: &World, folder: &TempDir) -> Listening {
@@ -94,24 +94,24 @@ async fn who_goes_silent_without_signing_off_is_waited_for_up_to_the_limit(pool:
     // The deadline is 30 s after the last stamp of `two`, which may have received the report.
     assert_eq!(seconds(&world, 59, &one).await, 0);
     let waits = readiness(&world).await;
-    let hearing = waits.pulse.unwrap().hearing;
+    let reception = waits.pulse.unwrap().reception;
     assert_eq!(waits.hold(world.now()), Some(Hold::LostListener));
     assert!(
         !waits.is_judging(world.now()),
         "a sweep that may not judge does not count"
     );
     assert_eq!(
-        (hearing.lost, hearing.waits_until),
+        (reception.lost, reception.waits_until),
         (1, Some(world.now() + TimeDelta::seconds(1)))
     );
 
     assert_eq!(seconds(&world, 1, &one).await, 1, "the limit of 60 s");
-    assert_eq!(world.incidents().await, [told(monitor.id.0, "MISSED", true)]);
+    assert_eq!(world.incidents().await, [alerted(monitor.id.0, "MISSED", true)]);
     assert!(readiness(&world).await.is_judging(world.now()));
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn silence_is_judged_only_up_to_the_last_word_of_every_process(pool: PgPool) {
+async fn silence_is_judged_only_up_to_the_last_report_of_every_process(pool: PgPool) {
     let (world, _folders, one, two) = two(pool).await;
     let monitor = world.monitor("m").await;
     world.ping(&monitor, Success).await;
@@ -130,7 +130,7 @@ async fn silence_is_judged_only_up_to_the_last_word_of_every_process(pool: PgPoo
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn who_signs_off_is_not_waited_for_and_its_last_word_counts(pool: PgPool) {
+async fn who_signs_off_is_not_waited_for_and_its_last_report_counts(pool: PgPool) {
     let (world, _folders, one, two) = two(pool).await;
     let monitor = world.monitor("dead").await;
     world.ping(&monitor, Success).await;
@@ -147,7 +147,7 @@ async fn who_signs_off_is_not_waited_for_and_its_last_word_counts(pool: PgPool) 
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn who_is_started_again_on_its_disk_takes_its_own_word_over(pool: PgPool) {
+async fn who_is_started_again_on_its_disk_takes_its_own_report_over(pool: PgPool) {
     let (world, folders, one, two) = two(pool).await;
     assert_eq!(seconds(&world, 10, &one).await, 0);
     let id = two.id();
@@ -219,8 +219,8 @@ async fn a_clock_that_is_stepped_back_makes_nobody_wait_for_longer(pool: PgPool)
     world.advance(-3_600);
     one.stamp_once().await.unwrap();
 
-    let hearing = readiness(&world).await.pulse.unwrap().hearing;
-    assert_eq!(hearing.lost, 0);
+    let reception = readiness(&world).await.pulse.unwrap().reception;
+    assert_eq!(reception.lost, 0);
     assert_eq!(seconds(&world, 61, &one).await, 0);
     assert_eq!(readiness(&world).await.hold(world.now()), None);
 }
@@ -246,7 +246,7 @@ async fn a_signal_that_is_set_aside_holds_the_judgement_of_its_own_monitor_alone
 
     assert_eq!(seconds(&world, 10, &process).await, 1);
 
-    assert_eq!(world.incidents().await, [told(dead.id.0, "MISSED", true)]);
+    assert_eq!(world.incidents().await, [alerted(dead.id.0, "MISSED", true)]);
     assert_eq!(readiness(&world).await.hold(world.now()), None);
     // Without the signals that are set aside, both monitors go down: nothing else protects them.
     world.advance(1);

@@ -159,7 +159,7 @@ async fn of_several_processes_one_removes(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn workers_and_queues_are_forgotten_a_week_after_they_were_last_heard_of(pool: PgPool) {
+async fn workers_and_queues_are_forgotten_a_week_after_they_last_reported(pool: PgPool) {
     let world = World::new(pool).await;
     let retention = retention(&world, RetentionSettings::default());
     world
@@ -171,12 +171,12 @@ async fn workers_and_queues_are_forgotten_a_week_after_they_were_last_heard_of(p
 
     world.clock.advance(TimeDelta::days(7));
     let removed = retention.pass_once().await.unwrap();
-    let heard = |passed: &Passed| (passed.of(Kind::Workers), passed.of(Kind::Queues));
-    assert_eq!(heard(&removed), (0, 0), "less than a week has passed");
+    let received = |passed: &Passed| (passed.of(Kind::Workers), passed.of(Kind::Queues));
+    assert_eq!(received(&removed), (0, 0), "less than a week has passed");
     world.clock.advance(TimeDelta::seconds(1));
     let removed = retention.pass_once().await.unwrap();
 
-    assert_eq!(heard(&removed), (1, 1));
+    assert_eq!(received(&removed), (1, 1));
     assert_eq!(
         world
             .count("SELECT count(*) FROM worker WHERE name = 'celery@lost'")

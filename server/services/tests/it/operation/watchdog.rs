@@ -13,7 +13,7 @@ use deadbeat_domain::monitor::ping::PingKind::Success;
 use crate::setup::World;
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn it_is_told_only_while_the_work_is_done(pool: PgPool) {
+async fn it_is_reported_only_while_the_work_is_done(pool: PgPool) {
     let world = World::new(pool).await;
     let receiver = Receiver::start().await;
     let selfwatch = Selfwatch::new(true, None);

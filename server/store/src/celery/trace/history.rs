@@ -161,7 +161,7 @@ impl From<&Stored> for Summary {
     }
 }
 
-/// Returns a project's runs, newest first: of the next `looked_at` runs after the page's place, those that match the filter. Also returns the place
+/// Returns a project's runs, newest first: of the next `examined` runs after the page's place, those that match the filter. Also returns the place
 /// at which to continue. None: there are no more runs.
 ///
 /// # Errors
@@ -171,7 +171,7 @@ pub async fn list(
     project: ProjectId,
     filter: &Filter,
     page: Page<Place>,
-    looked_at: i64,
+    examined: i64,
 ) -> StoreResult<(Vec<Summary>, Option<Place>)> {
     let states: Option<Vec<String>> = filter
         .states
@@ -250,12 +250,12 @@ pub async fn list(
         states.as_deref(),
         filter.worker,
         filter.queue,
-        looked_at,
+        examined,
         page.limit
     )
     .fetch_all(reader.pool())
     .await?;
-    let is_full = rows.first().is_some_and(|row| row.seen >= looked_at);
+    let is_full = rows.first().is_some_and(|row| row.seen >= examined);
     let last = rows.last().map(|row| Place {
         heard_first_at: row.heard_first_at,
         run_id: row.run_id,

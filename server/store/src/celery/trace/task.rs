@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use deadbeat_domain::celery::trace::Outcome;
 use deadbeat_domain::ids::ProjectId;
-use deadbeat_domain::limits::{TASK_RUNS_LOOKED_AT, TASKS_SHOWN};
+use deadbeat_domain::limits::{TASK_RUNS_EXAMINED, TASKS_SHOWN};
 
 use crate::{Reader, StoreResult};
 
@@ -48,7 +48,7 @@ pub struct Tasks {
     /// When it ends.
     pub to: DateTime<Utc>,
     /// The number of runs that were read.
-    pub looked_at: i64,
+    pub examined: i64,
 }
 
 impl Tasks {
@@ -60,7 +60,7 @@ impl Tasks {
     }
 }
 
-/// Returns statistics of the tasks of a project's newest runs in a stretch: at most [`TASK_RUNS_LOOKED_AT`] runs and [`TASKS_SHOWN`] tasks.
+/// Returns statistics of the tasks of a project's newest runs in a stretch: at most [`TASK_RUNS_EXAMINED`] runs and [`TASKS_SHOWN`] tasks.
 ///
 /// # Errors
 /// When the database is away.
@@ -100,13 +100,13 @@ pub async fn tasks(
         project.0,
         from,
         to,
-        TASK_RUNS_LOOKED_AT,
+        TASK_RUNS_EXAMINED,
         &failures,
         TASKS_SHOWN
     )
     .fetch_all(reader.pool())
     .await?;
-    let (looked_at, oldest) = rows.first().map_or((0, None), |row| (row.seen, row.oldest));
+    let (examined, oldest) = rows.first().map_or((0, None), |row| (row.seen, row.oldest));
     let tasks = rows
         .into_iter()
         .map(|row| TaskStats {
@@ -123,10 +123,8 @@ pub async fn tasks(
         .collect();
     Ok(Tasks {
         tasks,
-        from: oldest
-            .filter(|_| looked_at >= TASK_RUNS_LOOKED_AT)
-            .unwrap_or(from),
+        from: oldest.filter(|_| examined >= TASK_RUNS_EXAMINED).unwrap_or(from),
         to,
-        looked_at,
+        examined,
     })
 }

@@ -179,7 +179,7 @@ def _rabbitmq(observed: Observations) -> Iterator[Finding]:
 
 
 def _queues(observed: Observations) -> Iterator[Finding]:
-    broker, untold, undecided = observed.last.broker, [], []
+    broker, unreported, undecided = observed.last.broker, [], []
     longest_wait = observed.application.queue_wait or SLA_SECONDS
     unread = [name for name, queue in sorted(broker.queues.items()) if queue.depth is None]
     if unread:
@@ -199,18 +199,18 @@ def _queues(observed: Observations) -> Iterator[Finding]:
         if not queue.depth:
             continue
         if queue.oldest_seconds is None:
-            untold.append(name)
+            unreported.append(name)
         if consumed is None:
             undecided.append(name)
         elif not consumed:
             yield _unconsumed(observed, queue)
         elif queue.oldest_seconds is not None and queue.oldest_seconds >= longest_wait:
             yield _too_slow(observed, queue)
-    if untold:
+    if unreported:
         why = (
-            f"the senders to {listed(untold)} do not call deadbeat.init, and Redis keeps no time"
+            f"the senders to {listed(unreported)} do not call deadbeat.init, and Redis keeps no time"
             if broker.transport == "redis"
-            else f"in {listed(untold)}: {broker.transport} shows a message only to who takes it"
+            else f"in {listed(unreported)}: {broker.transport} shows a message only to who takes it"
         )
         observed.unknown.append(Unknown("how long the oldest message waits", why))
     if undecided:

@@ -22,7 +22,7 @@ from deadbeat.integrations.celery.broker.workers import WorkerAnswer
 # A worker that has just started may not have reported yet: it does so every few seconds.
 REPORTS_WITHIN_SECONDS = 30.0
 # The server's causes for a worker that reports although something is wrong with it.
-_HEARD_FROM = {"GHOST_WORKER", "CLOCK_SKEW"}
+_REPORTING = {"GHOST_WORKER", "CLOCK_SKEW"}
 
 
 def findings(observed: Observations) -> Iterator[Finding]:
@@ -31,8 +31,8 @@ def findings(observed: Observations) -> Iterator[Finding]:
     if known is None or not known.reachable or not (known.beats or known.workers):
         # The server has no report of the application, as `unknown` says: no single worker is at fault.
         return
-    reporting = {row["name"] for row in known.workers if _is_heard_from(row)}
-    elsewhere = {row["name"] for row in known.workers_elsewhere if _is_heard_from(row)}
+    reporting = {row["name"] for row in known.workers if _is_reporting(row)}
+    elsewhere = {row["name"] for row in known.workers_elsewhere if _is_reporting(row)}
     ours = {*observed.application.queues, *(queue for row in known.workers for queue in row["queues"])}
     for worker in observed.first.workers.values():
         # All workers of a broker answer, those of other applications, too.
@@ -84,8 +84,8 @@ def _silent(observed: Observations, worker: WorkerAnswer, uptime: float, reporti
     )
 
 
-def _is_heard_from(row: dict[str, Any]) -> bool:
-    return row["status"] in ("new", "up") or row.get("trouble") in _HEARD_FROM
+def _is_reporting(row: dict[str, Any]) -> bool:
+    return row["status"] in ("new", "up") or row.get("trouble") in _REPORTING
 
 
 def _uncounted(observed: Observations, reporting: set[str]) -> dict[str, int]:

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 
-def identity_word(itself: Any, *parts: Any) -> str | None:
+def identity_digest(itself: Any, *parts: Any) -> str | None:
     """A digest of a broker's own id and of the part of it in use."""
     if not itself:
         return None

@@ -11,7 +11,7 @@ import socket
 from typing import Any, Callable
 
 from deadbeat._transport import timeouts
-from deadbeat.integrations.celery.broker.identity import identity_word
+from deadbeat.integrations.celery.broker.identity import identity_digest
 from deadbeat.integrations.celery.broker.queue import QueueSample
 
 PUBLISH = "basic.publish"
@@ -39,7 +39,7 @@ def rabbit_queue(connection: Any, name: str) -> QueueSample:
 def identity_of_rabbit(connection: Any) -> str | None:
     """An id of this RabbitMQ cluster and its virtual host; None where it hides its id."""
     properties = getattr(connection.connection, "server_properties", None) or {}
-    return identity_word(properties.get("cluster_name"), connection.virtual_host)
+    return identity_digest(properties.get("cluster_name"), connection.virtual_host)
 
 
 class RabbitProbe:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import Any, Callable
 
 from deadbeat._transport import timeouts
-from deadbeat.integrations.celery.broker.identity import identity_word
+from deadbeat.integrations.celery.broker.identity import identity_digest
 from deadbeat.integrations.celery.broker.queue import QueueSample
 
 # Do not search longer lists, nor remember larger messages.
@@ -92,7 +92,7 @@ class RedisReader:
         """
         itself = self._client.info("server").get("run_id")
         database = self._client.connection_pool.connection_kwargs.get("db", 0)
-        return identity_word(itself, database, getattr(self._client, "global_keyprefix", ""))
+        return identity_digest(itself, database, getattr(self._client, "global_keyprefix", ""))
 
     def queue(
         self, name: str, now: float, marks: Marks | None = None, before: str | None = None

@@ -126,7 +126,7 @@ class Sampler:
             connection.connect()
             names = self._queue_names()
             if kind == "redis":
-                signs = self._look_into_redis(connection, names, event)
+                signs = self._sample_redis(connection, names, event)
             elif kind == "amqp":
                 event["identity"] = identity_of_rabbit(connection)
                 _note_refusal(event, PUBLISH, self._probe.refusal(self._unconnected_for_write))
@@ -177,7 +177,7 @@ class Sampler:
         names.update(dict.fromkeys(list(self._runs.seen_queues)))
         return list(names)[:QUEUE_LIMIT]
 
-    def _look_into_redis(self, connection: Any, names: list[str], event: dict[str, Any]) -> Any:
+    def _sample_redis(self, connection: Any, names: list[str], event: dict[str, Any]) -> Any:
         """Add Redis' figures to the event; returns signs of workers that came or left."""
         with reading(connection) as redis:
             now = time.time()

@@ -52,7 +52,7 @@ class Probe:
                 began = time.monotonic()
                 if backend is None:
                     backend = _impatient(self._app)
-                self._look(backend)
+                self._probe_once(backend)
                 if self.answered_at >= began:
                     return
                 time.sleep(max(0.1, began + PERIOD_SECONDS - time.monotonic()))
@@ -62,7 +62,7 @@ class Probe:
             with contextlib.suppress(Exception):
                 backend.client.close()
 
-    def _look(self, backend: Any) -> None:
+    def _probe_once(self, backend: Any) -> None:
         try:
             refusal = _ask(backend)
         except Exception as fault:

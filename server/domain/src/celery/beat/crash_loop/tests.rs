@@ -1,7 +1,7 @@
 use uuid::Uuid;
 
 use super::*;
-use crate::celery::beat::incarnation::{Said, on_report};
+use crate::celery::beat::incarnation::{BeatReport, on_report};
 use crate::monitor::transition::tests::at;
 
 /// How a process of the story ends.
@@ -18,8 +18,8 @@ enum Ends {
 }
 
 /// A report of a process that started at second `start`.
-fn said(boot: u128, start: i32, kind: Ends, is_last: bool) -> Said {
-    Said {
+fn said(boot: u128, start: i32, kind: Ends, is_last: bool) -> BeatReport {
+    BeatReport {
         boot: Uuid::from_u128(boot),
         host: Some("vm".to_owned()),
         pid: Some(boot as i64),
@@ -28,8 +28,8 @@ fn said(boot: u128, start: i32, kind: Ends, is_last: bool) -> Said {
         grace_seconds: 4.0,
         says_goodbye: (kind != Ends::Old).then_some(true),
         goodbye: match kind {
-            Ends::Fails if is_last => Some(Goodbye::Failed(Some("OSError".to_owned()))),
-            Ends::Stops if is_last => Some(Goodbye::Stopped),
+            Ends::Fails if is_last => Some(EndReport::Failed(Some("OSError".to_owned()))),
+            Ends::Stops if is_last => Some(EndReport::Stopped),
             _ => None,
         },
     }
@@ -46,7 +46,7 @@ fn lives(known: &mut Vec<Incarnation>, boot: u128, from: i32, to: i32, ends: End
 type Story = [(i32, i32, Ends)];
 
 /// The Beat of these processes, which live one after the other, as (from, to, end).
-fn told_of(story: &Story) -> Vec<Incarnation> {
+fn alerted_of(story: &Story) -> Vec<Incarnation> {
     let mut known = Vec::new();
     for (place, (from, to, ends)) in story.iter().enumerate() {
         lives(&mut known, place as u128 + 1, *from, *to, *ends);
@@ -56,7 +56,7 @@ fn told_of(story: &Story) -> Vec<Incarnation> {
 
 /// The number of crashes in a row at second `now`.
 fn after(story: &Story, now: f64) -> usize {
-    longest(&told_of(story), false, at(now), &[]).len()
+    longest(&alerted_of(story), false, at(now), &[]).len()
 }
 
 const KILLED: &Story = &[
@@ -77,7 +77,7 @@ fn a_beat_that_is_killed_every_few_seconds_loops_with_the_third_time() {
 
 #[test]
 fn another_crash_is_waited_for_for_a_minute_and_two_missed_reports_at_least() {
-    let mut known = told_of(KILLED);
+    let mut known = alerted_of(KILLED);
     let until = |known: &[Incarnation]| Course::of(&longest(known, false, at(29.5), &[])).doubt_until;
     assert_eq!(until(&known), Some(at(85.0)));
     known[2].period_seconds = 30.0;
@@ -102,18 +102,18 @@ fn deployments_are_no_crashes_however_many() {
 }
 
 #[test]
-fn a_restart_ends_the_row_and_does_not_end_what_is_told() {
+fn a_restart_ends_the_row_and_does_not_end_what_is_reported() {
     let mut story = KILLED[..3].to_vec();
     story.extend([(27, 34, Ends::Stops), (36, 40, Ends::Killed)]);
     assert_eq!(after(&story, 40.0), 0);
-    let told = |story: &Story, now: f64| longest(&told_of(story), true, at(now), &[]).len();
-    assert_eq!(told(&story, 40.0), 3, "it was an attempt to repair it");
+    let alerted = |story: &Story, now: f64| longest(&alerted_of(story), true, at(now), &[]).len();
+    assert_eq!(alerted(&story, 40.0), 3, "it was an attempt to repair it");
     story[4].1 = 96;
-    assert_eq!(told(&story, 96.0), 0, "it was repaired");
+    assert_eq!(alerted(&story, 96.0), 0, "it was repaired");
 }
 
 #[test]
-fn an_older_sdk_that_says_no_goodbye_is_not_judged() {
+fn an_older_sdk_that_reports_no_end_is_not_judged() {
     let story: Vec<(i32, i32, Ends)> = (0..6).map(|n| (n * 9, n * 9 + 7, Ends::Old)).collect();
     assert_eq!(after(&story, 56.0), 0);
 }
@@ -144,8 +144,8 @@ fn crashes_of_a_process_that_lived_for_long_are_rare_events() {
 }
 
 #[test]
-fn who_ended_while_nobody_could_hear_it_may_have_said_goodbye() {
-    let known = told_of(KILLED);
+fn who_ended_while_nobody_could_receive_it_may_have_reported_its_end() {
+    let known = alerted_of(KILLED);
     let deaf = |from: f64, to: f64| BlindSpell {
         started_at: at(from),
         ended_at: at(to),
@@ -161,7 +161,7 @@ fn beside(story: &Story, lineage: Option<u8>, to: i32) -> Vec<Incarnation> {
     let mut known = Vec::new();
     lives(&mut known, 99, -700, to, Ends::Killed);
     known[0].lineage = Some(0);
-    for one in told_of(story) {
+    for one in alerted_of(story) {
         known.push(Incarnation { lineage, ..one });
     }
     known

@@ -2,8 +2,8 @@ use super::*;
 use crate::monitor::transition::tests::at;
 
 /// A process that reports every 15 s, with 60 s of grace.
-fn said(boot: u128) -> Said {
-    Said {
+fn report(boot: u128) -> BeatReport {
+    BeatReport {
         boot: Uuid::from_u128(boot),
         host: Some(format!("host-{boot}")),
         pid: Some(boot as i64),
@@ -25,9 +25,9 @@ fn twice(reports: &[(u128, f64, f64)]) -> Vec<u128> {
 fn after(reports: &[(u128, f64, f64)]) -> (Vec<Incarnation>, DateTime<Utc>) {
     let mut known = Vec::new();
     let mut now = at(0.0);
-    for (boot, spoken, heard) in reports {
-        now = at(*heard);
-        on_report(&mut known, said(*boot), at(*spoken), now);
+    for (boot, spoken, reported) in reports {
+        now = at(*reported);
+        on_report(&mut known, report(*boot), at(*spoken), now);
         on_list(&mut known, Uuid::from_u128(*boot), Some("same".to_owned()));
     }
     (known, now)
@@ -125,15 +125,15 @@ fn one_that_was_stopped_and_goes_on_was_not_there_in_between() {
 #[test]
 fn it_is_over_when_one_is_silent_for_long_enough_and_not_because_we_were() {
     let (known, _) = after(&in_order(&[reports(1, 0, 600), reports(2, 0, 600)]));
-    let told = |now: f64, spells: &[BlindSpell]| boots(&duplicates(&known, true, at(now), spells));
-    assert_eq!(told(674.9, &[]), [1, 2]);
-    assert_eq!(told(675.0, &[]), [0; 0]);
+    let alerted = |now: f64, spells: &[BlindSpell]| boots(&duplicates(&known, true, at(now), spells));
+    assert_eq!(alerted(674.9, &[]), [1, 2]);
+    assert_eq!(alerted(675.0, &[]), [0; 0]);
     let spell = BlindSpell {
         started_at: at(601.0),
         ended_at: at(1_000.0),
     };
-    assert_eq!(told(1_074.0, &[spell]), [1, 2]);
-    assert_eq!(told(1_075.0, &[spell]), [0; 0]);
+    assert_eq!(alerted(1_074.0, &[spell]), [1, 2]);
+    assert_eq!(alerted(1_075.0, &[spell]), [0; 0]);
 }
 
 #[test]
@@ -151,23 +151,23 @@ fn other_schedules_and_lists_that_are_not_known_are_no_duplicates() {
 fn invented_boot_ids_take_a_bounded_room_and_the_longest_silent_one_goes() {
     let mut known = Vec::new();
     for boot in 0..100 {
-        on_report(&mut known, said(boot), at(boot as f64), at(boot as f64));
-        on_report(&mut known, said(1_000), at(boot as f64), at(boot as f64));
+        on_report(&mut known, report(boot), at(boot as f64), at(boot as f64));
+        on_report(&mut known, report(1_000), at(boot as f64), at(boot as f64));
     }
     assert_eq!(known.len(), REMEMBERED);
     assert!(
         known.iter().any(|one| one.boot == Uuid::from_u128(1_000)),
         "it still reports"
     );
-    on_report(&mut known, said(7), at(5_000.0), at(5_000.0));
+    on_report(&mut known, report(7), at(5_000.0), at(5_000.0));
     assert_eq!(known.len(), 1, "the silent processes are forgotten");
 }
 
 #[test]
 fn a_time_that_lies_ahead_after_our_clock_was_stepped_back_does_not_last() {
     let mut known = Vec::new();
-    on_report(&mut known, said(1), at(9_000.0), at(9_000.0));
-    on_report(&mut known, said(2), at(100.0), at(100.0));
+    on_report(&mut known, report(1), at(9_000.0), at(9_000.0));
+    on_report(&mut known, report(2), at(100.0), at(100.0));
     assert!(known.iter().all(|one| one.seen_at == at(100.0)), "{known:?}");
     assert_eq!(boots(&duplicates(&known, false, at(100.0), &[])), [0; 0]);
 }

@@ -1,7 +1,7 @@
 use uuid::Uuid;
 
 use super::*;
-use crate::celery::beat::incarnation::{Said, on_list, on_report};
+use crate::celery::beat::incarnation::{BeatReport, on_list, on_report};
 use crate::incident::cause::Cause;
 use crate::monitor::transition::tests::at;
 
@@ -21,7 +21,7 @@ impl Story {
 
     fn says(&mut self, boot: u128, second: f64) {
         self.now = at(second);
-        let said = Said {
+        let said = BeatReport {
             boot: Uuid::from_u128(boot),
             host: None,
             pid: None,
@@ -134,7 +134,7 @@ fn a_process_continues_what_is_silent() {
 }
 
 #[test]
-fn two_that_list_the_same_and_part_are_told_apart_from_then_on() {
+fn two_that_list_the_same_and_part_are_distinguished_from_then_on() {
     // Their tables are empty when they start.
     let mut story = Story::begin();
     assert_eq!(story.lists(1, 0.0, "", &[]), Some(0));
@@ -185,8 +185,8 @@ fn applications_of_one_name_share_it_and_releases_of_one_are_two_at_once() {
             ..Standing::default()
         }
     );
-    let told = standing(&story.known, APART, true, at(200.0), &[]);
-    assert_eq!(told.sharing, 0b11, "once reported, it lasts while both live");
+    let alerted = standing(&story.known, APART, true, at(200.0), &[]);
+    assert_eq!(alerted.sharing, 0b11, "once reported, it lasts while both live");
 }
 
 #[test]
@@ -267,7 +267,7 @@ fn a_monitor_asks_only_for_the_processes_that_list_its_entry() {
         skewed_since: None,
         back_at: None,
     };
-    let seen = |listed_by, is_told| view(&story.known, listed_by, whole, is_told, story.now);
+    let seen = |listed_by, is_alerted| view(&story.known, listed_by, whole, is_alerted, story.now);
     for listed_by in [0b00, 0b11, 0b100] {
         assert_eq!(seen(listed_by, true), whole, "{listed_by:#b}");
     }

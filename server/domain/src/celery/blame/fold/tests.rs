@@ -49,7 +49,7 @@ fn waiting(workers: Vec<WorkerView>) -> Evidence {
         broker: Some(BrokerView {
             id: BrokerId(Uuid::from_u128(300)),
             status: Status::Up,
-            away_since: None,
+            down_since: None,
             doubt_until: None,
             back_at: None,
             unacked: None,
@@ -108,13 +108,13 @@ fn what_waits_names_its_blocked_worker_or_else_its_queue() {
 }
 
 #[test]
-fn what_is_told_of_either_is_joined_whichever_fits_better() {
-    for told in [one(1), QUEUE] {
+fn what_is_reported_for_either_is_joined_whichever_fits_better() {
+    for alerted in [one(1), QUEUE] {
         let evidence = Evidence {
-            open: vec![told],
+            open: vec![alerted],
             ..waiting(vec![worker(1)])
         };
-        let expected = Blame::Named(told, Cause::QueueSlaBreach);
+        let expected = Blame::Named(alerted, Cause::QueueSlaBreach);
         assert_eq!(folded(&evidence, Cause::QueueSlaBreach), expected);
     }
     let elsewhere = Evidence {
@@ -213,8 +213,8 @@ fn the_canary_waits_behind_others_as_long_as_any_message_may() {
 }
 
 #[test]
-fn the_canary_has_no_word_beside_what_explains_it() {
-    for (told, cause) in [
+fn the_canary_has_no_verdict_beside_what_explains_it() {
+    for (alerted, cause) in [
         (BROKER, Cause::Unknown),
         (PartOf::Beat, Cause::Unknown),
         (QUEUE, Cause::LostInBroker),
@@ -222,10 +222,10 @@ fn the_canary_has_no_word_beside_what_explains_it() {
     ] {
         let canary = Evidence {
             is_canary: true,
-            open: vec![told],
+            open: vec![alerted],
             ..waiting(vec![worker(1)])
         };
-        assert_eq!(folded(&canary, cause), Blame::Part(told, cause));
+        assert_eq!(folded(&canary, cause), Blame::Part(alerted, cause));
     }
     let elsewhere = Evidence {
         is_canary: true,
@@ -285,15 +285,15 @@ fn a_worker_whose_own_tasks_take_the_cpus_is_blocked_and_does_not_starve() {
 }
 
 #[test]
-fn once_it_is_told_a_moment_in_which_it_gets_its_turn_is_no_other_fault() {
+fn once_it_is_reported_a_moment_in_which_it_gets_its_turn_is_no_other_fault() {
     let mut better = starving(1);
     better.load.waits = Some(0.2);
-    let told = Evidence {
+    let alerted = Evidence {
         open: vec![one(1)],
         ..waiting(vec![better.clone()])
     };
     let of_host = Blame::Named(one(1), Cause::HostOverloaded);
-    assert_eq!(folded(&told, Cause::Unknown), of_host);
+    assert_eq!(folded(&alerted, Cause::Unknown), of_host);
     assert_eq!(
         folded(&waiting(vec![better]), Cause::Unknown),
         Blame::Own(Cause::Unknown)

@@ -30,8 +30,8 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn any_broker()(status in any_status(), away_since in maybe_at(), back_at in maybe_at(), unacked in prop::option::of(0_i64..5)) -> BrokerView {
-        BrokerView { status, away_since, back_at, unacked, ..broker() }
+    fn any_broker()(status in any_status(), down_since in maybe_at(), back_at in maybe_at(), unacked in prop::option::of(0_i64..5)) -> BrokerView {
+        BrokerView { status, down_since, back_at, unacked, ..broker() }
     }
 }
 
@@ -60,9 +60,9 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn any_backend()(since in any_at(), is_told in any::<bool>(), holds_up_beat in any::<bool>(), numbers in prop::collection::vec(1_u128..4, 0..3)) -> BackendView {
+    fn any_backend()(since in any_at(), is_alerted in any::<bool>(), holds_up_beat in any::<bool>(), numbers in prop::collection::vec(1_u128..4, 0..3)) -> BackendView {
         let holds_up: Vec<WorkerId> = numbers.into_iter().map(|number| worker(number).id).collect();
-        BackendView { since, is_told, holds_up_beat, troubled: holds_up.clone(), holds_up, ..backend() }
+        BackendView { since, is_alerted, holds_up_beat, troubled: holds_up.clone(), holds_up, ..backend() }
     }
 }
 
@@ -78,7 +78,7 @@ prop_compose! {
 
 prop_compose! {
     fn any_run()(started_at in maybe_at(), deadline_at in maybe_at(), attempts in 0_i32..5, named in any::<bool>(),
-                 contest in prop::option::of(prop::sample::select(vec![Contest::Again, Contest::Repeated, Contest::Told]))) -> Run {
+                 contest in prop::option::of(prop::sample::select(vec![Contest::Again, Contest::Repeated, Contest::Alerted]))) -> Run {
         Run { started_at, deadline_at, attempts, contest, run_id: named.then_some(RUN), ..run() }
     }
 }
@@ -116,15 +116,15 @@ proptest! {
     /// As the evaluator does: judges again each time the wait is over, while no report comes.
     #[test]
     fn no_scene_waits_for_ever(evidence in any_evidence(), run in any_run(), due in maybe_at(), now in any_at()) {
-        let mut looks = (0, now);
-        while let Blame::Wait(until) = evidence.of_missed(due, EARLY, looks.1) {
-            looks = (looks.0 + 1, until);
-            prop_assert!(looks.0 < 300, "{until}");
+        let mut judgements = (0, now);
+        while let Blame::Wait(until) = evidence.of_missed(due, EARLY, judgements.1) {
+            judgements = (judgements.0 + 1, until);
+            prop_assert!(judgements.0 < 300, "{until}");
         }
-        let mut looks = (0, now);
-        while let Blame::Wait(until) = evidence.of_overrun(&run, looks.1) {
-            looks = (looks.0 + 1, until);
-            prop_assert!(looks.0 < 300, "{until}");
+        let mut judgements = (0, now);
+        while let Blame::Wait(until) = evidence.of_overrun(&run, judgements.1) {
+            judgements = (judgements.0 + 1, until);
+            prop_assert!(judgements.0 < 300, "{until}");
         }
     }
 
@@ -135,7 +135,7 @@ proptest! {
             let is_down = match part_of {
                 PartOf::Beat => evidence.beat.is_some_and(|beat| beat.status == Status::Down),
                 PartOf::Broker(_) => evidence.broker.is_some_and(|broker| broker.status == Status::Down),
-                PartOf::ResultBackend(_) => evidence.result_backend.as_ref().is_some_and(|backend| backend.is_told),
+                PartOf::ResultBackend(_) => evidence.result_backend.as_ref().is_some_and(|backend| backend.is_alerted),
                 PartOf::Queue(id) => evidence.queues.iter().any(|queue| queue.id == id && queue.status == Status::Down),
                 PartOf::Worker(id) => evidence.workers.iter().any(|worker| worker.id == id && worker.status == Status::Down),
             };

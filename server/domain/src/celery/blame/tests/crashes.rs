@@ -17,7 +17,7 @@ fn crashed(crashes: usize, until: f64) -> Course {
 }
 
 #[test]
-fn an_entry_that_is_put_off_by_crashes_is_told_of_beat_and_by_deployments_of_itself() {
+fn an_entry_that_is_put_off_by_crashes_is_reported_for_beat_and_by_deployments_of_itself() {
     for (course, expected) in [
         (STEADY, own(Cause::ScheduleReset)),
         (crashed(1, 130.0), Blame::Wait(at(102.0))),
@@ -30,7 +30,7 @@ fn an_entry_that_is_put_off_by_crashes_is_told_of_beat_and_by_deployments_of_its
 }
 
 #[test]
-fn what_beat_did_not_send_is_told_of_its_loop_and_what_it_sent_is_not() {
+fn what_beat_did_not_send_is_reported_for_its_loop_and_what_it_sent_is_not() {
     for (course, expected) in [
         (STEADY, own(Cause::Unknown)),
         (crashed(1, 130.0), own(Cause::Unknown)),

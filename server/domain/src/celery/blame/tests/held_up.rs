@@ -14,13 +14,13 @@ fn who_waits_for_the_result_backend_is_part_of_its_incident_and_nobody_else_is()
         holds_up: vec![worker(1).id],
         ..backend()
     };
-    let untold = BackendView {
-        is_told: false,
+    let without_alert = BackendView {
+        is_alerted: false,
         since: at(90.0),
         ..of_worker.clone()
     };
-    let long_untold = BackendView {
-        is_told: false,
+    let long_without_alert = BackendView {
+        is_alerted: false,
         ..of_worker.clone()
     };
     for (what, backend, stage, workers, now, expected) in [
@@ -74,7 +74,7 @@ fn who_waits_for_the_result_backend_is_part_of_its_incident_and_nobody_else_is()
         ),
         (
             "the trouble has no incident yet",
-            &untold,
+            &without_alert,
             Some(received(1)),
             vec![busy(1)],
             100.0,
@@ -82,7 +82,7 @@ fn who_waits_for_the_result_backend_is_part_of_its_incident_and_nobody_else_is()
         ),
         (
             "the trouble never had an incident",
-            &long_untold,
+            &long_without_alert,
             Some(received(1)),
             vec![busy(1)],
             102.0,

@@ -87,7 +87,7 @@ fn what_no_beat_sends_is_missed_and_no_more_is_said() {
         beat: None,
         broker: Some(BrokerView {
             status: Status::Down,
-            away_since: Some(at(0.0)),
+            down_since: Some(at(0.0)),
             ..broker()
         }),
         stage: Some(sent()),
@@ -228,7 +228,7 @@ fn a_stage_of_the_run_before_says_nothing_of_this_one() {
 fn a_broker_that_is_away_is_to_blame_before_all_others() {
     let away = |status| BrokerView {
         status,
-        away_since: Some(at(90.0)),
+        down_since: Some(at(90.0)),
         ..broker()
     };
     for (broker, now, expected) in [
@@ -344,7 +344,7 @@ fn what_nobody_said_proves_nothing_when_reports_were_lost() {
 }
 
 #[test]
-fn a_look_at_the_queue_that_is_under_way_is_waited_for() {
+fn a_sample_of_the_queue_that_is_under_way_is_waited_for() {
     let evidence = Evidence {
         beat: Some(BeatView {
             sent_at: Some(at(95.0)),
@@ -358,7 +358,7 @@ fn a_look_at_the_queue_that_is_under_way_is_waited_for() {
     };
 
     assert_eq!(missed(&evidence), Blame::Wait(at(102.0)));
-    let looked_at = Evidence {
+    let sampled = Evidence {
         broker: Some(BrokerView {
             seen_at: Some(at(105.0)),
             ..broker()
@@ -370,7 +370,7 @@ fn a_look_at_the_queue_that_is_under_way_is_waited_for() {
         ..evidence.clone()
     };
     assert_eq!(
-        looked_at.of_missed(Some(at(60.0)), EARLY, at(106.0)),
+        sampled.of_missed(Some(at(60.0)), EARLY, at(106.0)),
         own(Cause::LostInBroker)
     );
     let mut evidence = evidence;

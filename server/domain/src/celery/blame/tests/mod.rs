@@ -42,7 +42,7 @@ fn broker() -> BrokerView {
     BrokerView {
         id: BrokerId(Uuid::from_u128(100)),
         status: Status::Up,
-        away_since: None,
+        down_since: None,
         doubt_until: None,
         back_at: None,
         seen_at: Some(at(95.0)),
@@ -56,7 +56,7 @@ fn backend() -> BackendView {
     BackendView {
         id: broker().id,
         since: at(40.0),
-        is_told: true,
+        is_alerted: true,
         holds_up_beat: false,
         holds_up: Vec::new(),
         troubled: Vec::new(),

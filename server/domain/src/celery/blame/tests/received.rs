@@ -208,7 +208,7 @@ fn a_message_that_a_worker_dropped_before_it_began_is_part_of_the_clock_that_is_
         skewed_since: Some(at(since)),
         ..worker(number)
     };
-    let told = WorkerView {
+    let alerted = WorkerView {
         status: Status::Down,
         trouble: Some(Cause::ClockSkew),
         ..skewed(1, 70.0)
@@ -216,12 +216,12 @@ fn a_message_that_a_worker_dropped_before_it_began_is_part_of_the_clock_that_is_
     let all_begun = WorkerView {
         active: 2,
         reserved: 2,
-        ..told.clone()
+        ..alerted.clone()
     };
     let holds_more = WorkerView {
         active: 2,
         reserved: 4,
-        ..told.clone()
+        ..alerted.clone()
     };
     for (what, workers, expected) in [
         (
@@ -229,7 +229,7 @@ fn a_message_that_a_worker_dropped_before_it_began_is_part_of_the_clock_that_is_
             vec![skewed(1, 85.0)],
             Blame::Wait(at(107.0)),
         ),
-        ("it is told", vec![told], of_worker(1, Cause::ClockSkew)),
+        ("it is told", vec![alerted], of_worker(1, Cause::ClockSkew)),
         (
             "its skew lasted for a moment",
             vec![skewed(1, 60.0)],

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_message_that_no_worker_took_is_looked_for() {
+fn a_message_that_no_worker_took_is_searched() {
     let unconsumed = |status| QueueView {
         status,
         trouble: Some(Cause::QueueUnconsumed),
@@ -23,7 +23,7 @@ fn a_message_that_no_worker_took_is_looked_for() {
         queues: vec!["mail".to_owned()],
         ..worker(2)
     };
-    let not_heard_since = WorkerView {
+    let not_reported_since = WorkerView {
         last_seen_at: Some(at(59.0)),
         deadline_at: Some(at(105.0)),
         ..worker(1)
@@ -34,7 +34,7 @@ fn a_message_that_no_worker_took_is_looked_for() {
         skewed_since: Some(at(since)),
         ..worker(1)
     };
-    let missed_a_word = WorkerView {
+    let missed_a_heartbeat = WorkerView {
         last_seen_at: Some(at(89.0)),
         deadline_at: Some(at(119.0)),
         ..busy(1)
@@ -173,7 +173,7 @@ fn a_message_that_no_worker_took_is_looked_for() {
         (
             "it waits, and its worker has missed reports: it may be dead",
             vec![deep.clone()],
-            vec![missed_a_word],
+            vec![missed_a_heartbeat],
             Some(0),
             Blame::Wait(at(121.0)),
         ),
@@ -256,7 +256,7 @@ fn a_message_that_no_worker_took_is_looked_for() {
         (
             "a worker has been silent since",
             vec![queue()],
-            vec![not_heard_since],
+            vec![not_reported_since],
             Some(0),
             Blame::Wait(at(107.0)),
         ),

@@ -36,15 +36,15 @@ fn judged_with(stage: &StageView, worker: WorkerView, now: f64) -> Blame {
 }
 
 #[test]
-fn a_run_in_a_starving_worker_is_told_when_it_was_waited_for_as_long_as_any_silence() {
+fn a_run_in_a_starving_worker_is_reported_when_it_was_waited_for_as_long_as_any_silence() {
     for stage in [sent(), received(1)] {
         let since = stage.received_at.or(stage.published_at).unwrap();
         // 30 s of silence, and one more sweep.
-        let told_at = (since - at(0.0)).num_seconds() as f64 + 50.0;
+        let alert_at = (since - at(0.0)).num_seconds() as f64 + 50.0;
 
-        assert!(matches!(judged(&stage, told_at - 1.0), Blame::Wait(_)));
-        assert_eq!(judged(&stage, told_at), own(Cause::Unknown));
-        assert_eq!(judged(&stage, told_at + 600.0), own(Cause::Unknown));
+        assert!(matches!(judged(&stage, alert_at - 1.0), Blame::Wait(_)));
+        assert_eq!(judged(&stage, alert_at), own(Cause::Unknown));
+        assert_eq!(judged(&stage, alert_at + 600.0), own(Cause::Unknown));
     }
 }
 
@@ -181,7 +181,7 @@ fn a_message_that_a_starving_worker_may_have_taken_is_not_called_lost() {
 }
 
 #[test]
-fn a_worker_that_was_not_heard_since_is_judged_before_its_runs() {
+fn a_worker_that_has_not_reported_since_is_judged_before_its_runs() {
     let silent = WorkerView {
         last_seen_at: Some(at(55.0)),
         deadline_at: Some(at(85.0)),

@@ -21,11 +21,11 @@ fn a_run_that_vanished_waits_for_the_incident_of_its_queue_and_not_for_ever() {
         ..swallowed(None)
     };
     assert_eq!(missed(&nobody), own(Cause::LostInBroker));
-    let mut told = swallowed(None);
-    told.queues[0].status = Status::Down;
-    told.queues[0].trouble = Some(Cause::WorkerWithoutSdk);
+    let mut alerted = swallowed(None);
+    alerted.queues[0].status = Status::Down;
+    alerted.queues[0].trouble = Some(Cause::WorkerWithoutSdk);
     let part = Blame::Part(PartOf::Queue(queue().id), Cause::WorkerWithoutSdk);
-    assert_eq!(missed(&told), part);
+    assert_eq!(missed(&alerted), part);
 }
 
 #[test]

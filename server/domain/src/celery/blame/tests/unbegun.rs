@@ -46,7 +46,7 @@ fn a_message_that_waits_or_may_be_held_is_not_lost() {
     let mut silent = scene();
     silent.workers[0].last_seen_at = Some(at(65.0));
     let mut away = scene();
-    away.broker.as_mut().unwrap().away_since = Some(at(70.0));
+    away.broker.as_mut().unwrap().down_since = Some(at(70.0));
     let mut nobody = scene();
     nobody.workers.clear();
 

@@ -53,7 +53,7 @@ fn redis(evidence: Evidence) -> Evidence {
         broker: Some(BrokerView {
             id: BrokerId(Uuid::from_u128(100)),
             status: Status::Up,
-            away_since: None,
+            down_since: None,
             doubt_until: None,
             back_at: None,
             unacked: None,

@@ -18,8 +18,8 @@ fn other(queues: &[String]) -> Other<'_> {
 }
 
 #[test]
-fn each_queue_needs_somebody_who_was_heard_since() {
-    let since = Successors::HeardSince(at(40.0));
+fn each_queue_needs_somebody_who_has_reported_since() {
+    let since = Successors::ReportedSince(at(40.0));
     let both = queues(&["a", "b"]);
     let (a, b) = (queues(&["a"]), queues(&["b", "c"]));
 
@@ -69,7 +69,7 @@ fn the_successor_of_one_that_failed_is_younger() {
 }
 
 #[test]
-fn a_lost_worker_may_be_succeeded_by_whoever_started_since_its_last_word() {
+fn a_lost_worker_may_be_succeeded_by_whoever_started_since_its_last_report() {
     let lost = Switch {
         status: Status::Down,
         period_seconds: 5.0,

@@ -84,16 +84,16 @@ fn a_contest_never_puts_a_deadline_off() {
 }
 
 #[test]
-fn a_contest_that_was_told_is_not_judged_again() {
+fn a_contest_that_was_reported_is_not_judged_again() {
     let mut runs = Vec::new();
     start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
-    runs[0].contest = Some(Contest::Told);
+    runs[0].contest = Some(Contest::Alerted);
 
     start(&mut runs, &event(2, Start, 2, 10.0), HOUR);
 
     assert_eq!(
         (only(&runs).contest, only(&runs).deadline_at),
-        (Some(Contest::Told), Some(at(0.0) + HOUR))
+        (Some(Contest::Alerted), Some(at(0.0) + HOUR))
     );
 }
 
@@ -265,7 +265,7 @@ fn a_message_of_the_same_id_that_was_sent_after_the_end_is_another_one() {
 }
 
 #[test]
-fn a_start_from_before_the_end_is_no_repetition_however_late_it_is_heard() {
+fn a_start_from_before_the_end_is_no_repetition_however_late_it_is_received() {
     let mut runs = Vec::new();
     start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
     start(&mut runs, &event(3, Start, 3, 10.0), HOUR);
@@ -280,7 +280,7 @@ fn a_start_from_before_the_end_is_no_repetition_however_late_it_is_heard() {
 }
 
 #[test]
-fn a_start_that_is_heard_after_its_end_repeats_nothing() {
+fn a_start_that_is_received_after_its_end_repeats_nothing() {
     let mut runs = Vec::new();
     finish(&mut runs, &event(2, Success, 1, 5.0));
 

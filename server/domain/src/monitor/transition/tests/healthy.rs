@@ -20,7 +20,7 @@ enum Client {
 
 /// When Beat sends the hint of the next slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Word {
+enum Report {
     /// No hint: there is no Beat.
     None,
     /// When Beat sends the task, before the report.
@@ -158,7 +158,7 @@ proptest! {
     fn a_healthy_client_never_trips(
         (pick, zone, start) in (0..SCHEDULES, 0..ZONES.len(), 0..STARTS.len()),
         client in prop_oneof![Just(Client::Plain), Just(Client::Bounded), Just(Client::Long)],
-        beat in prop_oneof![Just(Word::None), Just(Word::Sent), Just(Word::Listed)],
+        beat in prop_oneof![Just(Report::None), Just(Report::Sent), Just(Report::Listed)],
         skew in prop_oneof![Just(-1.0), Just(0.0), Just(1.0)],
         grace in prop_oneof![Just(1.0), Just(5.0), Just(60.0), Just(600.0)],
         longest in prop_oneof![Just(30.0), Just(3_600.0)],
@@ -170,7 +170,7 @@ proptest! {
         let start: DateTime<Utc> = STARTS[start].parse().unwrap();
         let signals = reports(&schedule, start, &Settings { client, skew, grace, longest }, &mut Dice(seed));
         let longest = matches!(client, Client::Long).then_some(longest);
-        let mut state = MonitorState::fresh(expectation(schedule, grace, longest), beat != Word::None, start);
+        let mut state = MonitorState::fresh(expectation(schedule, grace, longest), beat != Report::None, start);
 
         for (number, (signal, hint)) in signals.iter().enumerate() {
             prop_assert!(
@@ -182,12 +182,12 @@ proptest! {
                 state.deadline_at,
                 signals[number.saturating_sub(3)..number].iter().map(|(s, _)| (s.kind, s.received_at)).collect::<Vec<_>>()
             );
-            if let Some(hint) = hint.filter(|_| beat == Word::Sent) {
+            if let Some(hint) = hint.filter(|_| beat == Report::Sent) {
                 on_sent(&mut state, Some(hint), signal.received_at);
             }
             let _ = on_ping(&mut state, signal);
             state.runs.retain(Run::is_open);
-            if let Some(hint) = hint.filter(|_| beat == Word::Listed) {
+            if let Some(hint) = hint.filter(|_| beat == Report::Listed) {
                 on_due_hint(&mut state, Some(hint), signal.received_at);
             }
         }

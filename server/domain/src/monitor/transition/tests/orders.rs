@@ -104,7 +104,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// Takes a step, and says whether the monitor's own incident is open after it.
-fn take(state: &mut MonitorState, step: &Step, now: DateTime<Utc>, is_told: bool) -> bool {
+fn take(state: &mut MonitorState, step: &Step, now: DateTime<Utc>, is_alerted: bool) -> bool {
     let before = state.clone();
     let mut decided = None;
     let transition = match step {
@@ -238,7 +238,7 @@ fn take(state: &mut MonitorState, step: &Step, now: DateTime<Utc>, is_told: bool
     match decided.unwrap_or_default() {
         Consequence::Open(_) => true,
         Consequence::Resolve => false,
-        Consequence::Join | Consequence::Calm { .. } | Consequence::Nothing => is_told,
+        Consequence::Join | Consequence::Calm { .. } | Consequence::Nothing => is_alerted,
     }
 }
 
@@ -262,14 +262,14 @@ fn assert_changes_are_reported(before: &MonitorState, after: &MonitorState, repo
 }
 
 /// What the state says of the own incident, and the incident itself, agree; and nobody waits for runs that cannot come.
-fn assert_alarm(state: &MonitorState, is_told: bool) {
+fn assert_alarm(state: &MonitorState, is_alerted: bool) {
     let says = match state.alarm {
         _ if state.flaps.flapping.is_some() => true,
         Alarm::Follows => state.status == Status::Down,
         Alarm::Member | Alarm::Bad(_) => false,
         Alarm::Good(_) => true,
     };
-    assert_eq!(says, is_told, "{state:#?}");
+    assert_eq!(says, is_alerted, "{state:#?}");
     match state.alarm {
         Alarm::Bad(streak) => {
             assert_eq!(state.status, Status::Down, "{state:#?}");
@@ -329,12 +329,12 @@ proptest! {
         let mut state = MonitorState::fresh(expectation, by_beat, now);
         state.thresholds = Thresholds { failures, recoveries };
         assert_sound(&state);
-        let mut is_told = false;
+        let mut is_alerted = false;
         for (later, step) in &steps {
             now += seconds(*later);
-            is_told = take(&mut state, step, now, is_told);
+            is_alerted = take(&mut state, step, now, is_alerted);
             assert_sound(&state);
-            assert_alarm(&state, is_told);
+            assert_alarm(&state, is_alerted);
         }
     }
 }

@@ -30,7 +30,7 @@ type Open = (Option<Uuid>, Option<DateTime<Utc>>, Option<DateTime<Utc>>);
 #[derive(Debug, PartialEq)]
 struct Verdict {
     status: Status,
-    is_told: bool,
+    is_alerted: bool,
     ping_count: i64,
     last_ping_at: Option<DateTime<Utc>>,
     last_success_at: Option<DateTime<Utc>>,
@@ -41,20 +41,20 @@ struct Verdict {
     open_runs: BTreeSet<Open>,
 }
 
-fn hear(state: &mut MonitorState, signal: &Signal) {
+fn receive(state: &mut MonitorState, signal: &Signal) {
     let _ = on_ping(state, signal);
 }
 
 /// Applies signals as a writer does, and follows the incident as `services/incident.rs` does.
 fn fold(mut state: MonitorState, signals: &[Signal]) -> (Verdict, MonitorState) {
-    let mut is_told = false;
+    let mut is_alerted = false;
     for signal in signals {
         // Whether it flaps follows the order of writing.
         state.flaps = Flaps::default();
         let effect = on_ping(&mut state, signal);
         match effect.consequence {
-            Consequence::Open(_) => is_told = true,
-            Consequence::Resolve => is_told = false,
+            Consequence::Open(_) => is_alerted = true,
+            Consequence::Resolve => is_alerted = false,
             Consequence::Join | Consequence::Calm { .. } | Consequence::Nothing => {}
         }
     }
@@ -62,7 +62,7 @@ fn fold(mut state: MonitorState, signals: &[Signal]) -> (Verdict, MonitorState) 
     let open = state.runs.iter().filter(is_in_time);
     let verdict = Verdict {
         status: state.status,
-        is_told,
+        is_alerted,
         ping_count: state.ping_count,
         last_ping_at: state.last_ping_at,
         last_success_at: state.last_success_at,
@@ -96,7 +96,7 @@ fn two_signals_in_either_order_give_the_verdict_of_the_sorted_ones() {
             let case = format!("{pair:?}, run {run:?}");
             assert_eq!(sorted.status, status, "{case}");
             assert_eq!(reversed, sorted, "{case}");
-            assert_eq!(reversed.is_told, status == Status::Down, "{case}");
+            assert_eq!(reversed.is_alerted, status == Status::Down, "{case}");
             assert_eq!(state.open_runs(), 0, "{case}: it would be a false OVERRUN");
         }
     }
@@ -105,10 +105,10 @@ fn two_signals_in_either_order_give_the_verdict_of_the_sorted_ones() {
 #[test]
 fn a_late_start_gives_its_run_the_length() {
     let mut state = monitor(interval(60.0), 30.0, None);
-    hear(&mut state, &replayed(signal_of(1, Success, at(20.0))));
-    hear(&mut state, &replayed(signal_of(1, Start, at(5.0))));
+    receive(&mut state, &replayed(signal_of(1, Success, at(20.0))));
+    receive(&mut state, &replayed(signal_of(1, Start, at(5.0))));
     // The client repeated its start: the newest one is the beginning.
-    hear(&mut state, &replayed(signal_of(1, Start, at(8.0))));
+    receive(&mut state, &replayed(signal_of(1, Start, at(8.0))));
 
     assert_eq!(state.runs.len(), 1);
     assert_eq!(
@@ -121,10 +121,10 @@ fn a_late_start_gives_its_run_the_length() {
 fn an_id_that_is_used_again_has_each_late_start_at_the_end_that_followed_it() {
     let mut state = monitor(interval(60.0), 30.0, None);
     for seconds in [20.0, 10.0] {
-        hear(&mut state, &replayed(signal_of(1, Success, at(seconds))));
+        receive(&mut state, &replayed(signal_of(1, Success, at(seconds))));
     }
     for seconds in [5.0, 15.0] {
-        hear(&mut state, &replayed(signal_of(1, Start, at(seconds))));
+        receive(&mut state, &replayed(signal_of(1, Start, at(seconds))));
     }
 
     let mut runs: Vec<_> = state
@@ -140,11 +140,11 @@ fn an_id_that_is_used_again_has_each_late_start_at_the_end_that_followed_it() {
 #[test]
 fn a_named_start_is_ended_by_a_later_end_without_a_name_as_in_order() {
     let mut state = monitor(interval(60.0), 30.0, None);
-    hear(&mut state, &replayed(signal(Success, at(20.0))));
-    hear(&mut state, &replayed(signal_of(1, Start, at(5.0))));
+    receive(&mut state, &replayed(signal(Success, at(20.0))));
+    receive(&mut state, &replayed(signal_of(1, Start, at(5.0))));
     assert_eq!(state.open_runs(), 0);
 
-    hear(&mut state, &replayed(signal_of(2, Start, at(25.0))));
+    receive(&mut state, &replayed(signal_of(2, Start, at(25.0))));
     assert_eq!(state.open_runs(), 1);
 }
 
@@ -173,13 +173,13 @@ fn what_was_received_before_a_person_paused_or_resumed_changes_nothing() {
         let mut state = monitor(interval(60.0), 30.0, None);
         ping(&mut state, Success, 1.0);
         let _ = on_pause(&mut state, Trigger::Pause, at(10.0));
-        hear(&mut state, &replayed(signal(kind, at(5.0))));
+        receive(&mut state, &replayed(signal(kind, at(5.0))));
         assert_eq!(state.status, Status::Paused, "{kind:?}");
 
         let _ = on_resume(&mut state, Trigger::Resume, at(20.0));
-        hear(&mut state, &replayed(signal(kind, at(15.0))));
+        receive(&mut state, &replayed(signal(kind, at(15.0))));
         assert_eq!(state.status, Status::New, "{kind:?}");
-        hear(&mut state, &replayed(signal(kind, at(25.0))));
+        receive(&mut state, &replayed(signal(kind, at(25.0))));
         assert_ne!(state.status, Status::New, "{kind:?}");
     }
 }
@@ -194,7 +194,7 @@ fn a_success_that_was_received_before_its_silence_was_judged_ends_that_verdict()
         crate::monitor::transition::silence::Silence::Down { .. }
     ));
 
-    hear(&mut state, &replayed(signal(Success, at(60.0))));
+    receive(&mut state, &replayed(signal(Success, at(60.0))));
 
     assert_eq!(state.status, Status::Up);
 }
@@ -211,7 +211,7 @@ fn a_clock_that_is_stepped_back_leaves_no_decision_in_times_to_come() {
 }
 
 #[test]
-fn news_of_an_earlier_try_leaves_the_next_one_its_time() {
+fn a_report_of_an_earlier_try_leaves_the_next_one_its_time() {
     let event = |retries: i32, seconds: f64| {
         let mut start = replayed(signal_of(1, Start, at(seconds)));
         start.source = Source::Event;
@@ -219,8 +219,8 @@ fn news_of_an_earlier_try_leaves_the_next_one_its_time() {
         start
     };
     let mut state = entry(interval(3_600.0), 30.0, Some(60.0));
-    hear(&mut state, &event(1, 300.0));
-    hear(&mut state, &event(0, 0.0));
+    receive(&mut state, &event(1, 300.0));
+    receive(&mut state, &event(0, 0.0));
 
     let run = &state.runs[0];
     assert_eq!(

@@ -23,7 +23,7 @@ fn hourly() -> MonitorState {
 }
 
 /// An event of a run from the SDK, about one attempt. Attempt 0: the main process sends it.
-fn news(run: u128, kind: PingKind, attempt: u128, seconds: f64) -> Signal {
+fn run_signal(run: u128, kind: PingKind, attempt: u128, seconds: f64) -> Signal {
     let mut signal = Signal {
         source: Source::Event,
         ..signal_of(run, kind, at(seconds))
@@ -34,14 +34,14 @@ fn news(run: u128, kind: PingKind, attempt: u128, seconds: f64) -> Signal {
     signal
 }
 
-fn hear(state: &mut MonitorState, signal: &Signal) -> Option<Trigger> {
+fn receive(state: &mut MonitorState, signal: &Signal) -> Option<Trigger> {
     on_ping(state, signal)
         .transition
         .map(|transition| transition.trigger)
 }
 
 fn ended(outcome: Outcome, attempt: u128, seconds: f64) -> Signal {
-    let mut signal = news(1, Fail, attempt, seconds);
+    let mut signal = run_signal(1, Fail, attempt, seconds);
     signal.detail.run.outcome = Some(outcome);
     signal
 }
@@ -83,7 +83,7 @@ fn alive(times: usize, now: f64) -> Evidence {
     }
 }
 
-fn looked_at(state: &mut MonitorState, evidence: &Evidence, now: f64) -> Silence {
+fn judged(state: &mut MonitorState, evidence: &Evidence, now: f64) -> Silence {
     on_silence(state, evidence, at(now), &[])
 }
 
@@ -109,19 +109,19 @@ fn trouble(cause: Cause) -> Trigger {
 #[test]
 fn an_event_that_is_sent_twice_changes_nothing() {
     for signal in [
-        news(1, Start, 2, 20.0),
-        news(1, Success, 1, 20.0),
+        run_signal(1, Start, 2, 20.0),
+        run_signal(1, Success, 1, 20.0),
         ended(Outcome::Failure, 1, 20.0),
         ended(Outcome::Aborted, 1, 20.0),
         {
-            let mut retried = news(1, PingKind::Log, 1, 20.0);
+            let mut retried = run_signal(1, PingKind::Log, 1, 20.0);
             retried.detail.is_retried = true;
             retried
         },
     ] {
         let mut state = hourly();
-        hear(&mut state, &news(1, Start, 1, 10.0));
-        hear(&mut state, &signal);
+        receive(&mut state, &run_signal(1, Start, 1, 10.0));
+        receive(&mut state, &signal);
         let before = state.clone();
 
         let later = Signal {
@@ -136,52 +136,49 @@ fn an_event_that_is_sent_twice_changes_nothing() {
 }
 
 #[test]
-fn a_message_that_two_execute_is_told_and_the_end_of_one_copy_is_no_all_clear() {
+fn a_message_that_two_execute_is_reported_and_the_end_of_one_copy_is_no_all_clear() {
     let mut state = hourly();
-    hear(&mut state, &news(1, Start, 1, 3_600.0));
-    hear(&mut state, &news(1, Start, 2, 3_700.0));
+    receive(&mut state, &run_signal(1, Start, 1, 3_600.0));
+    receive(&mut state, &run_signal(1, Start, 2, 3_700.0));
     assert_eq!(state.deadline_at, Some(at(3_700.0) + CONTEST_PATIENCE));
 
-    assert_eq!(
-        looked_at(&mut state, &alive(2, 3_706.0), 3_706.9),
-        Silence::NotYet
-    );
-    let (trigger, part_of, changed) = down(&looked_at(&mut state, &alive(2, 3_706.0), 3_707.0));
+    assert_eq!(judged(&mut state, &alive(2, 3_706.0), 3_706.9), Silence::NotYet);
+    let (trigger, part_of, changed) = down(&judged(&mut state, &alive(2, 3_706.0), 3_707.0));
 
     assert_eq!((trigger, part_of), (trouble(Cause::DuplicateRun), None));
     let run = state.runs.iter().find(|run| run.key == changed[0]).unwrap();
     assert_eq!(
         (run.contest, run.is_open()),
-        (Some(Contest::Told), true),
+        (Some(Contest::Alerted), true),
         "it continues"
     );
     for attempt in [1, 2] {
-        assert_eq!(hear(&mut state, &news(1, Success, attempt, 3_800.0)), None);
+        assert_eq!(
+            receive(&mut state, &run_signal(1, Success, attempt, 3_800.0)),
+            None
+        );
         assert_eq!((state.status, state.deadline_at), (Status::Down, None));
     }
-    assert_eq!(hear(&mut state, &news(2, Start, 3, 7_200.0)), None);
+    assert_eq!(receive(&mut state, &run_signal(2, Start, 3, 7_200.0)), None);
     assert_eq!(
-        hear(&mut state, &news(2, Success, 3, 7_210.0)),
+        receive(&mut state, &run_signal(2, Success, 3, 7_210.0)),
         Some(Trigger::Report),
         "the next run brings it up"
     );
-    assert_eq!(
-        looked_at(&mut state, &Evidence::default(), 7_300.0),
-        Silence::NotYet
-    );
+    assert_eq!(judged(&mut state, &Evidence::default(), 7_300.0), Silence::NotYet);
 }
 
 #[test]
-fn a_message_that_ran_well_before_is_told_when_it_runs_again() {
+fn a_message_that_ran_well_before_is_reported_when_it_runs_again() {
     let mut state = hourly();
-    hear(&mut state, &news(1, Start, 1, 3_600.0));
-    hear(&mut state, &news(1, Success, 1, 3_610.0));
-    hear(&mut state, &news(1, Start, 2, 3_700.0));
+    receive(&mut state, &run_signal(1, Start, 1, 3_600.0));
+    receive(&mut state, &run_signal(1, Success, 1, 3_610.0));
+    receive(&mut state, &run_signal(1, Start, 2, 3_700.0));
 
-    let (trigger, ..) = down(&looked_at(&mut state, &alive(1, 3_706.0), 3_707.0));
+    let (trigger, ..) = down(&judged(&mut state, &alive(1, 3_706.0), 3_707.0));
 
     assert_eq!(trigger, trouble(Cause::DuplicateRun));
-    assert_eq!(hear(&mut state, &news(1, Success, 2, 3_720.0)), None);
+    assert_eq!(receive(&mut state, &run_signal(1, Success, 2, 3_720.0)), None);
     assert_eq!(state.status, Status::Down);
 }
 
@@ -189,8 +186,8 @@ fn a_message_that_ran_well_before_is_told_when_it_runs_again() {
 fn a_message_that_kills_what_runs_it_is_a_loop_the_third_time() {
     let mut state = hourly();
     for (attempt, begun) in [(1, 3_600.0), (2, 3_610.0), (3, 3_620.0)] {
-        hear(&mut state, &news(1, Start, attempt, begun));
-        let silence = looked_at(&mut state, &alive(1, begun + 6.0), begun + 7.0);
+        receive(&mut state, &run_signal(1, Start, attempt, begun));
+        let silence = judged(&mut state, &alive(1, begun + 6.0), begun + 7.0);
         match attempt {
             1 => assert_eq!(silence, Silence::NotYet),
             2 => assert!(
@@ -200,17 +197,21 @@ fn a_message_that_kills_what_runs_it_is_a_loop_the_third_time() {
             _ => assert_eq!(down(&silence).0, trouble(Cause::RedeliveryLoop)),
         }
     }
-    assert_eq!(hear(&mut state, &news(1, Success, 3, 3_700.0)), None, "told");
+    assert_eq!(
+        receive(&mut state, &run_signal(1, Success, 3, 3_700.0)),
+        None,
+        "told"
+    );
     assert_eq!(state.status, Status::Down);
 }
 
 #[test]
 fn a_contest_that_settles_leaves_its_run_its_time() {
     let mut state = hourly();
-    hear(&mut state, &news(1, Start, 1, 3_600.0));
-    hear(&mut state, &news(1, Start, 2, 3_700.0));
+    receive(&mut state, &run_signal(1, Start, 1, 3_600.0));
+    receive(&mut state, &run_signal(1, Start, 2, 3_700.0));
 
-    let silence = looked_at(&mut state, &alive(1, 3_706.0), 3_707.0);
+    let silence = judged(&mut state, &alive(1, 3_706.0), 3_707.0);
 
     assert_eq!(silence, Silence::Settled(vec![state.runs[0].key]));
     assert_eq!((state.status, state.runs[0].contest), (Status::Up, None));
@@ -219,21 +220,21 @@ fn a_contest_that_settles_leaves_its_run_its_time() {
         Some(at(4_200.0)),
         "from its first beginning on"
     );
-    let (trigger, ..) = down(&looked_at(&mut state, &alive(1, 4_199.0), 4_200.0));
+    let (trigger, ..) = down(&judged(&mut state, &alive(1, 4_199.0), 4_200.0));
     assert_eq!(trigger, trouble(Cause::Overrun));
 }
 
 #[test]
-fn a_contest_waits_for_a_word_of_its_workers_and_then_no_longer() {
+fn a_contest_waits_for_a_report_of_its_workers_and_then_no_longer() {
     let mut state = hourly();
-    hear(&mut state, &news(1, Start, 1, 3_600.0));
-    hear(&mut state, &news(1, Start, 2, 3_700.0));
-    let not_yet_heard = alive(2, 3_701.0);
+    receive(&mut state, &run_signal(1, Start, 1, 3_600.0));
+    receive(&mut state, &run_signal(1, Start, 2, 3_700.0));
+    let not_yet_reported = alive(2, 3_701.0);
 
     let mut now = 3_707.0;
     let mut held = 0;
     let silence = loop {
-        match looked_at(&mut state, &not_yet_heard, now) {
+        match judged(&mut state, &not_yet_reported, now) {
             Silence::Hold => held += 1,
             other => break other,
         }
@@ -252,18 +253,15 @@ fn a_contest_waits_for_a_word_of_its_workers_and_then_no_longer() {
 #[test]
 fn an_abort_that_nobody_explains_is_a_failure_a_moment_later() {
     let mut state = hourly();
-    hear(&mut state, &news(1, Start, 1, 3_600.0));
+    receive(&mut state, &run_signal(1, Start, 1, 3_600.0));
 
-    assert_eq!(hear(&mut state, &ended(Outcome::Aborted, 1, 3_610.0)), None);
+    assert_eq!(receive(&mut state, &ended(Outcome::Aborted, 1, 3_610.0)), None);
     assert_eq!(
         (state.status, state.deadline_at),
         (Status::Up, Some(at(3_610.0) + ABORTED_PATIENCE))
     );
-    assert_eq!(
-        looked_at(&mut state, &alive(0, 3_617.0), 3_617.9),
-        Silence::NotYet
-    );
-    let (trigger, _, changed) = down(&looked_at(&mut state, &alive(0, 3_617.0), 3_618.0));
+    assert_eq!(judged(&mut state, &alive(0, 3_617.0), 3_617.9), Silence::NotYet);
+    let (trigger, _, changed) = down(&judged(&mut state, &alive(0, 3_617.0), 3_618.0));
 
     assert_eq!(
         (trigger, changed),
@@ -286,18 +284,15 @@ fn an_abort_and_its_reason_are_one_failure_in_either_order() {
         let aborted = ended(Outcome::Aborted, 1, 3_611.0);
         for order in [[&aborted, &reason], [&reason, &aborted]] {
             let mut state = hourly();
-            hear(&mut state, &news(1, Start, 1, 3_600.0));
+            receive(&mut state, &run_signal(1, Start, 1, 3_600.0));
 
-            let told: Vec<Trigger> = order
+            let alerted: Vec<Trigger> = order
                 .into_iter()
-                .filter_map(|signal| hear(&mut state, signal))
+                .filter_map(|signal| receive(&mut state, signal))
                 .collect();
 
-            assert_eq!(told, [trouble(cause)]);
-            assert_eq!(
-                looked_at(&mut state, &alive(0, 3_619.0), 3_620.0),
-                Silence::NotYet
-            );
+            assert_eq!(alerted, [trouble(cause)]);
+            assert_eq!(judged(&mut state, &alive(0, 3_619.0), 3_620.0), Silence::NotYet);
             assert_eq!(state.runs[0].status, RunStatus::Fail);
             assert_eq!(state.runs[0].detail.outcome, reason.detail.run.outcome);
         }
@@ -317,7 +312,7 @@ fn each_bad_end_has_the_cause_of_its_outcome() {
     ] {
         let mut state = hourly();
         assert_eq!(
-            hear(&mut state, &ended(outcome, 1, 3_610.0)),
+            receive(&mut state, &ended(outcome, 1, 3_610.0)),
             Some(trouble(cause))
         );
     }
@@ -329,7 +324,7 @@ fn a_message_that_is_too_old_by_a_clock_that_is_ahead_leaves_its_slot_owed() {
     let mut early = ended(Outcome::Expired, 1, 3_610.0);
     early.detail.is_early_expiry = true;
 
-    assert_eq!(hear(&mut state, &early), None);
+    assert_eq!(receive(&mut state, &early), None);
     assert_eq!(state.status, Status::Up);
     assert_eq!(state.next_due_at, Some(at(3_600.0)));
     assert!(state.runs.iter().all(|run| !run.is_open()), "the run has ended");
@@ -338,14 +333,14 @@ fn a_message_that_is_too_old_by_a_clock_that_is_ahead_leaves_its_slot_owed() {
 #[test]
 fn the_runs_of_a_lost_worker_are_over_and_the_monitor_is_part_of_its_incident() {
     let mut state = hourly();
-    hear(&mut state, &news(1, Start, 1, 3_600.0));
-    hear(&mut state, &news(2, Start, 1, 3_601.0));
+    receive(&mut state, &run_signal(1, Start, 1, 3_600.0));
+    receive(&mut state, &run_signal(2, Start, 1, 3_601.0));
     let evidence = Evidence {
         workers: vec![worker(Status::Down, Vec::new(), 3_700.0)],
         ..Evidence::default()
     };
 
-    let (trigger, part_of, changed) = down(&looked_at(&mut state, &evidence, 4_201.0));
+    let (trigger, part_of, changed) = down(&judged(&mut state, &evidence, 4_201.0));
 
     assert_eq!(trigger, Trigger::PartOf(Cause::WorkerLost));
     assert_eq!(part_of, Some(PartOf::Worker(WorkerId(Uuid::from_u128(11)))));
@@ -372,11 +367,8 @@ fn an_entry_that_beat_puts_off_at_each_start_is_missed_after_twice_its_interval(
     }
     assert_eq!(state.next_due_at, Some(at(1_700.0)));
 
-    assert_eq!(
-        looked_at(&mut state, &Evidence::default(), 1_259.9),
-        Silence::NotYet
-    );
-    let (trigger, ..) = down(&looked_at(&mut state, &Evidence::default(), 1_260.0));
+    assert_eq!(judged(&mut state, &Evidence::default(), 1_259.9), Silence::NotYet);
+    let (trigger, ..) = down(&judged(&mut state, &Evidence::default(), 1_260.0));
     assert_eq!(trigger, trouble(Cause::ScheduleReset));
 }
 
@@ -395,27 +387,27 @@ fn an_entry_that_is_put_off_once_and_then_sent_is_well() {
 }
 
 #[test]
-fn two_executions_that_end_well_are_told_without_asking_anybody() {
+fn two_executions_that_end_well_are_reported_without_asking_anybody() {
     let mut state = hourly();
-    hear(&mut state, &news(1, Start, 1, 3_600.0));
-    hear(&mut state, &news(1, Start, 2, 3_601.0));
+    receive(&mut state, &run_signal(1, Start, 1, 3_600.0));
+    receive(&mut state, &run_signal(1, Start, 2, 3_601.0));
 
-    assert_eq!(hear(&mut state, &news(1, Success, 1, 3_602.0)), None);
+    assert_eq!(receive(&mut state, &run_signal(1, Success, 1, 3_602.0)), None);
     assert_eq!(
         (state.runs[0].is_open(), state.runs[0].contest),
         (true, Some(Contest::Ended))
     );
     assert_eq!(
-        hear(&mut state, &news(1, Success, 2, 3_603.0)),
+        receive(&mut state, &run_signal(1, Success, 2, 3_603.0)),
         Some(trouble(Cause::DuplicateRun))
     );
 
     assert_eq!(
         (state.runs[0].status, state.runs[0].contest),
-        (RunStatus::Success, Some(Contest::Told))
+        (RunStatus::Success, Some(Contest::Alerted))
     );
     assert_eq!(
-        hear(&mut state, &news(2, Success, 3, 7_200.0)),
+        receive(&mut state, &run_signal(2, Success, 3, 7_200.0)),
         Some(Trigger::Report)
     );
 }
@@ -423,11 +415,11 @@ fn two_executions_that_end_well_are_told_without_asking_anybody() {
 #[test]
 fn one_execution_that_ends_well_while_the_other_is_dead_is_a_success() {
     let mut state = hourly();
-    hear(&mut state, &news(1, Start, 1, 3_600.0));
-    hear(&mut state, &news(1, Start, 2, 3_601.0));
-    hear(&mut state, &news(1, Success, 2, 3_602.0));
+    receive(&mut state, &run_signal(1, Start, 1, 3_600.0));
+    receive(&mut state, &run_signal(1, Start, 2, 3_601.0));
+    receive(&mut state, &run_signal(1, Success, 2, 3_602.0));
 
-    let silence = looked_at(&mut state, &alive(0, 3_609.0), 3_609.5);
+    let silence = judged(&mut state, &alive(0, 3_609.0), 3_609.5);
 
     assert_eq!(silence, Silence::Settled(vec![state.runs[0].key]));
     assert_eq!(

@@ -94,7 +94,7 @@ fn what_is_down_or_paused_is_never_judged_whatever_deadline_a_row_holds() {
 }
 
 #[test]
-fn a_missed_slot_is_blamed_on_beat_only_when_beat_was_not_heard_from_since() {
+fn a_missed_slot_is_blamed_on_beat_only_when_beat_has_not_reported_since() {
     let missed = Some(Trigger::Trouble(Cause::Missed));
     // Without more facts about an entry than that its Beat lives, the cause is unknown.
     let unknown = Some(Trigger::Trouble(Cause::Unknown));
@@ -243,10 +243,10 @@ fn a_hint_moves_what_is_to_come_and_never_excuses_a_slot_that_has_come() {
         (600.0, 300.0, 300.0), // 12:05 has come, and still needs a report
         (600.0, 300.5, 300.0),
     ];
-    for (hint, told_at, due) in table {
+    for (hint, alert_at, due) in table {
         let mut state = entry(cron("*/5 * * * *"), 30.0, None);
-        on_due_hint(&mut state, Some(at(hint)), at(told_at));
-        assert_eq!(state.next_due_at, Some(at(due)), "hint {hint} at {told_at}");
+        on_due_hint(&mut state, Some(at(hint)), at(alert_at));
+        assert_eq!(state.next_due_at, Some(at(due)), "hint {hint} at {alert_at}");
         assert_eq!(state.deadline_at, Some(at(due + 30.0)));
     }
 
@@ -286,33 +286,33 @@ fn a_slot_that_beat_has_sent_is_owed_even_when_it_is_a_moment_away_by_our_clock(
         (570.0, 1_200.0, 600.0, 1_200.0), // as early as a report may be
         (569.0, 1_200.0, 1_200.0, 1_200.0), // too early: the sending of another slot
     ];
-    for (told_at, hint, due, then) in table {
+    for (alert_at, hint, due, then) in table {
         let mut state = entry(cron("*/10 * * * *"), 30.0, None);
-        on_sent(&mut state, Some(at(hint)), at(told_at));
-        assert_eq!(state.next_due_at, Some(at(due)), "{hint} at {told_at}");
+        on_sent(&mut state, Some(at(hint)), at(alert_at));
+        assert_eq!(state.next_due_at, Some(at(due)), "{hint} at {alert_at}");
 
         // Beat lists its schedule again before the report: the slot still needs one.
-        on_due_hint(&mut state, Some(at(hint)), at(told_at + 0.1));
-        assert_eq!(state.next_due_at, Some(at(due)), "{hint} at {told_at}, listed");
+        on_due_hint(&mut state, Some(at(hint)), at(alert_at + 0.1));
+        assert_eq!(state.next_due_at, Some(at(due)), "{hint} at {alert_at}, listed");
 
         ping(&mut state, PingKind::Success, 603.0);
-        assert_eq!(state.next_due_at, Some(at(then)), "{hint} at {told_at}");
+        assert_eq!(state.next_due_at, Some(at(then)), "{hint} at {alert_at}");
     }
 }
 
 #[test]
 fn what_only_beat_can_compute_may_be_put_off_until_a_few_seconds_before() {
     // All its hints stem from Beat's clock, so only network delay differs: (hint received at, due afterwards)
-    for (told_at, due) in [(594.9, 1_200.0), (595.0, 600.0), (600.0, 600.0)] {
+    for (alert_at, due) in [(594.9, 1_200.0), (595.0, 600.0), (600.0, 600.0)] {
         for hint in [Some(at(1_200.0)), None] {
             let rule = Schedule::from_json(&serde_json::json!({"kind": "hint", "class": "rrule"})).unwrap();
             let mut state = entry(rule, 30.0, None);
             on_due_hint(&mut state, Some(at(600.0)), at(1.0));
 
-            on_sent(&mut state, hint, at(told_at));
+            on_sent(&mut state, hint, at(alert_at));
 
             let expected = if due == 600.0 { Some(at(600.0)) } else { hint };
-            assert_eq!(state.next_due_at, expected, "{hint:?} at {told_at}");
+            assert_eq!(state.next_due_at, expected, "{hint:?} at {alert_at}");
         }
     }
 }

@@ -211,7 +211,7 @@ fn pausing_disarms_and_resuming_expects_anew() {
 }
 
 #[test]
-fn a_run_that_hung_since_before_beat_fell_silent_is_told_when_beat_is_back() {
+fn a_run_that_hung_since_before_beat_fell_silent_is_reported_when_beat_is_back() {
     let mut state = entry(interval(600.0), 60.0, Some(900.0));
     ping_of(&mut state, 1, Start, 600.0);
     let silent = crate::celery::beat::BeatView {

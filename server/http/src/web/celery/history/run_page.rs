@@ -31,7 +31,7 @@ struct RunPage {
     app: String,
     slot: Option<Moment>,
     eta: Option<Moment>,
-    heard_last: Moment,
+    last_report: Moment,
     retries: i32,
     stages: Vec<StageRow>,
     more_stages: i32,
@@ -64,7 +64,7 @@ impl StageRow {
             (StageKind::Finished, Some(outcome)) => format!("ended: {}", outcome_words(outcome)),
             (StageKind::Finished, None) => "ended".to_owned(),
         };
-        let told = [
+        let reported = [
             stage
                 .duration_seconds
                 .map(|took| format!("took {}", format::seconds(took))),
@@ -84,7 +84,7 @@ impl StageRow {
             attempt: stage
                 .attempt
                 .map(|attempt| attempt.simple().to_string().chars().take(8).collect()),
-            more: told.into_iter().flatten().collect(),
+            more: reported.into_iter().flatten().collect(),
         }
     }
 }
@@ -114,7 +114,7 @@ pub(super) async fn run(
         app: stored.app.clone(),
         slot: summary.slot.map(|at| Moment::at(at, now)),
         eta: summary.eta.map(|at| Moment::at(at, now)),
-        heard_last: Moment::at(summary.heard_at, now),
+        last_report: Moment::at(summary.heard_at, now),
         retries: summary.retries,
         stages: timeline
             .into_iter()

@@ -117,7 +117,7 @@ pub(super) async fn tasks(
                 chosen: stretch == hours,
             })
             .into(),
-        run_count: format::count(seen.looked_at, "run"),
+        run_count: format::count(seen.examined, "run"),
         from: Moment::at(seen.from, now),
         is_cut: seen.from > asked_from,
         tasks: seen

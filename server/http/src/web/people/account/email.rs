@@ -75,14 +75,14 @@ async fn ask(
     }
 }
 
-async fn look(
+async fn inspect(
     request: &HttpRequest,
     state: &AppState,
     kind: LinkKind,
     token: &str,
 ) -> Result<String, PageError> {
     let client = client(request, state);
-    address::look(&state.services, kind, token, &client)
+    address::inspect(&state.services, kind, token, &client)
         .await?
         .ok_or(PageError::NotFound("link"))
 }
@@ -92,7 +92,7 @@ async fn confirm_page(
     state: Data<AppState>,
     token: Path<String>,
 ) -> Result<HttpResponse, PageError> {
-    let email = look(&request, &state, LinkKind::NewMail, &token).await?;
+    let email = inspect(&request, &state, LinkKind::NewMail, &token).await?;
     let text = format!("Your account gets the mail address {email}.");
     // Only a right token gets here. It consists of letters and digits, so it needs no escaping.
     let action = format!("/account/email/confirm/{token}");
@@ -122,7 +122,7 @@ async fn undo_page(
     state: Data<AppState>,
     token: Path<String>,
 ) -> Result<HttpResponse, PageError> {
-    let email = look(&request, &state, LinkKind::UndoMail, &token).await?;
+    let email = inspect(&request, &state, LinkKind::UndoMail, &token).await?;
     let text = format!("Your account gets the mail address {email} again, and all its sessions end.");
     let action = format!("/account/email/undo/{token}");
     Ok(

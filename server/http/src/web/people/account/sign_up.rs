@@ -87,7 +87,7 @@ async fn follow_page(
     state: Data<AppState>,
     token: Path<String>,
 ) -> Result<HttpResponse, PageError> {
-    let found = sign_up::look(&state.services, &token, &client(&request, &state)).await?;
+    let found = sign_up::inspect(&state.services, &token, &client(&request, &state)).await?;
     let email = found.ok_or(PageError::NotFound("link"))?;
     // Only a right token gets here. It consists of letters and digits, so it needs no escaping.
     Ok(follow_form(&token, &email).show_visitor(csrf::visitor(&request), &state))
@@ -100,7 +100,7 @@ async fn follow(
     form: VisitorForm,
 ) -> Result<HttpResponse, PageError> {
     let client = client(&request, &state);
-    let found = sign_up::look(&state.services, &token, &client).await?;
+    let found = sign_up::inspect(&state.services, &token, &client).await?;
     let email = found.ok_or(PageError::NotFound("link"))?;
     let password = form.fields.get("new_password");
     match sign_up::follow(&state.services, &token, password, &client).await {

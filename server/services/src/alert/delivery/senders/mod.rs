@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_told_apart_and_fit_the_database() {
+    fn names_are_distinguished_and_fit_the_database() {
         for kind in KINDS {
             assert!(
                 std::ptr::addr_eq(self::kind(kind.name()).unwrap(), *kind),

@@ -187,16 +187,16 @@ pub(super) fn follow(
     hint: Option<DateTime<Utc>>,
     now: DateTime<Utc>,
 ) -> Result<Followed, ServiceError> {
-    let told = registered(entry)?;
+    let registration = registered(entry)?;
     let due_before = due_of(&monitor);
     let retired_before = monitor.retired_at;
     let mut learns = None;
     // Only if Beat's own entry changed, so that a grace set by a person stays. A new field from a newer SDK is no such change.
-    if monitor.registered.as_ref() != Some(&told) {
-        if !is_same_expectation(monitor.registered.as_ref(), &told) {
+    if monitor.registered.as_ref() != Some(&registration) {
+        if !is_same_expectation(monitor.registered.as_ref(), &registration) {
             on_settings_change(&mut monitor.state, expectation, now);
         }
-        monitor.registered = Some(told);
+        monitor.registered = Some(registration);
         monitor.updated_at = now;
         learns = Some(entry.longest_run_is_a_guess);
     }

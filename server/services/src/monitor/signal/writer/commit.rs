@@ -22,7 +22,7 @@ use foldhash::fast::RandomState;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::vouch::Target;
+use super::acceptance::Target;
 use crate::incident::changed::{Changed, Occurrence, OccurrenceKind};
 use crate::monitor::signal::incoming::{Accepted, Address, Incoming};
 use crate::monitor::signal::registry::Registry;
@@ -250,7 +250,7 @@ impl Committer {
         // In the order of the signals. If a success follows a failure, the failure must not open its incident after the success has resolved it.
         let mut happened: Vec<(SignalledMonitor, &Signal, OccurrenceKind)> = Vec::new();
         // Monitors whose latest signal opens an incident unless one is open. A further failure of such a monitor is not recorded again.
-        let mut told_down: HashSet<usize> = HashSet::new();
+        let mut reported_down: HashSet<usize> = HashSet::new();
         let mut changed_runs: HashSet<RunKey> = HashSet::new();
         let now = self.clock.now();
         for monitor in &mut monitors {
@@ -274,9 +274,9 @@ impl Committer {
             batch.pings.push(new_ping(monitor, one));
             changed_runs.extend(effect.runs);
             let changes_incident = match effect.consequence {
-                Consequence::Open(_) => told_down.insert(place),
+                Consequence::Open(_) => reported_down.insert(place),
                 Consequence::Resolve => {
-                    told_down.remove(&place);
+                    reported_down.remove(&place);
                     true
                 }
                 Consequence::Join | Consequence::Calm { .. } | Consequence::Nothing => false,
@@ -309,15 +309,15 @@ impl Committer {
         if !crowded.is_empty() {
             deadbeat_store::monitor::run::prune(&mut tx, &crowded).await?;
         }
-        let told = whole(&mut tx, &happened).await?;
+        let transitions = whole(&mut tx, &happened).await?;
         let beat = |monitor: &Monitor| Some((monitor.project_id, monitor.beat_id?));
-        let fed: Vec<(ProjectId, BeatId)> = told.iter().filter_map(beat).collect();
+        let fed: Vec<(ProjectId, BeatId)> = transitions.iter().filter_map(beat).collect();
         let beats = if fed.is_empty() {
             Vec::new()
         } else {
             deadbeat_store::celery::beat::by_ids(&mut tx, &fed).await?
         };
-        let news: Vec<Occurrence<'_>> = told
+        let occurrences: Vec<Occurrence<'_>> = transitions
             .iter()
             .zip(&happened)
             .map(|(monitor, (_, signal, what))| Occurrence {
@@ -331,9 +331,9 @@ impl Committer {
                 what: *what,
             })
             .collect();
-        incident::record(&mut tx, &self.site, &news).await?;
+        incident::record(&mut tx, &self.site, &occurrences).await?;
         tx.commit().await?;
-        if !news.is_empty() {
+        if !occurrences.is_empty() {
             self.outbox_bell.notify_one();
         }
         Ok(fates)
@@ -362,22 +362,22 @@ async fn whole(
     if happened.is_empty() {
         return Ok(Vec::new());
     }
-    let keys: Vec<MonitorKey> = happened.iter().map(|(heard, _, _)| heard.key()).collect();
+    let keys: Vec<MonitorKey> = happened.iter().map(|(signalled, _, _)| signalled.key()).collect();
     let stored = deadbeat_store::monitor::by_keys(tx, &keys).await?;
     let stored: HashMap<MonitorId, Monitor> =
         stored.into_iter().map(|monitor| (monitor.id, monitor)).collect();
-    let then = |heard: &SignalledMonitor| {
-        stored.get(&heard.id).map(|monitor| Monitor {
-            state: heard.state.clone(),
+    let then = |signalled: &SignalledMonitor| {
+        stored.get(&signalled.id).map(|monitor| Monitor {
+            state: signalled.state.clone(),
             ..monitor.clone()
         })
     };
     // Their rows are locked, so none can be missing.
     happened
         .iter()
-        .map(|(heard, _, _)| {
-            then(heard).ok_or_else(|| {
-                StoreError::Corrupt(format!("monitor {} vanished while it was locked", heard.id))
+        .map(|(signalled, _, _)| {
+            then(signalled).ok_or_else(|| {
+                StoreError::Corrupt(format!("monitor {} vanished while it was locked", signalled.id))
             })
         })
         .collect()

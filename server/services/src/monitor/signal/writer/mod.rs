@@ -13,6 +13,7 @@
 //! A monitor whose row another transaction has locked does not delay other monitors. Its signals first wait in memory for a moment, then they are set
 //! aside in the spool file. A signal that times out while others succeed is set aside, too.
 
+mod acceptance;
 mod aside;
 mod commit;
 mod held;
@@ -22,7 +23,6 @@ mod share;
 mod suspect;
 #[cfg(test)]
 mod tests;
-mod vouch;
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
@@ -52,7 +52,7 @@ const BATCH: usize = 512;
 /// While one address has more than its share, a batch is chosen from this many signals. Otherwise signals of other addresses would wait until those
 /// of this address are written, a few with each commit. The entrance limits senders of more: by connections of an address, and by signals of a
 /// project's events.
-const LOOKED_AT: usize = 2_048;
+const EXAMINED: usize = 2_048;
 /// The time limit of a batch, from its first statement to the answer of its commit. After that the batch goes to the spool, and the clients get their
 /// answers. A replay has only the store's limit for each statement: otherwise a batch that is too slow for this limit would come back forever.
 pub const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(1);
@@ -121,7 +121,7 @@ pub(crate) struct Writer {
 impl Work for Writer {
     type One = WaitingSignal;
     const BATCH: usize = BATCH;
-    const LOOKED_AT: usize = LOOKED_AT;
+    const EXAMINED: usize = EXAMINED;
     const AT_ONCE: usize = BATCH;
 
     async fn begin(&mut self, waiting: &mut mpsc::Receiver<WaitingSignal>, stop: &CancellationToken) -> bool {
@@ -392,7 +392,7 @@ impl Writer {
         let mut kept = Vec::with_capacity(batch.len());
         let mut answers = Vec::with_capacity(batch.len());
         for WaitingSignal { incoming, answer, .. } in batch {
-            match self.committer.vouch(&incoming.address) {
+            match self.committer.may_accept(&incoming.address) {
                 Existence::Yes => {}
                 Existence::No => {
                     self.answer(answer, Accepted::Unknown { access: None });

@@ -67,8 +67,8 @@ async fn an_acknowledgement_in_pagerduty_acknowledges_the_incident_of_its_key(po
         Some("somebody in PagerDuty")
     );
     let alerts = world.alerts().await;
-    let told = alerts.iter().filter(|alert| *alert == "acknowledged");
-    assert_eq!(told.count(), 2);
+    let alerted = alerts.iter().filter(|alert| *alert == "acknowledged");
+    assert_eq!(alerted.count(), 2);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]

@@ -50,13 +50,13 @@ async fn a_button_in_slack_acknowledges_and_says_who_pressed_it(pool: PgPool) {
         Some("ann in Slack")
     );
     assert_eq!(world.alerts().await, ["opened", "acknowledged"], "one alert");
-    let told: String = sqlx::query_scalar(
+    let alerted: String = sqlx::query_scalar(
         "SELECT payload #>> '{incident,acknowledged_by}' FROM delivery WHERE alert = 'acknowledged'",
     )
     .fetch_one(&world.pool)
     .await
     .unwrap();
-    assert_eq!(told, "ann in Slack");
+    assert_eq!(alerted, "ann in Slack");
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]

@@ -16,7 +16,7 @@ fn ann() -> Value {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_button_in_telegram_acknowledges_and_tells_whoever_pressed_it(pool: PgPool) {
+async fn a_button_in_telegram_acknowledges_and_answers_whoever_pressed_it(pool: PgPool) {
     let world = World::new(pool).await;
     let ops = world.telegram().await;
     let (incident, over) = (world.fault("backup").await, world.fault("report").await);

@@ -133,13 +133,13 @@ async fn a_clock_that_is_ahead_lets_no_resolved_overtake_its_opened(pool: PgPool
     receiver.then(Reply::status(500));
     let channel = world.webhook(receiver.url("/hook")).await;
     let incident = world.incident().await;
-    let opened = world.tell(channel, &incident, Phase::Opened).await;
+    let opened = world.alert_channel(channel, &incident, Phase::Opened).await;
     sqlx::query("UPDATE delivery SET id = 'ffffffff-ffff-7fff-bfff-ffffffffffff' WHERE id = $1")
         .bind(opened.0)
         .execute(&world.pool)
         .await
         .unwrap();
-    world.tell(channel, &incident, Phase::Resolved).await;
+    world.alert_channel(channel, &incident, Phase::Resolved).await;
     let delivery = world.delivery();
 
     deliver_all(&delivery).await;

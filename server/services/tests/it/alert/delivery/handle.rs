@@ -33,7 +33,7 @@ impl Sender for Numbering {
     }
 }
 
-async fn told(pool: PgPool, size: usize) -> Vec<Option<Value>> {
+async fn alerted(pool: PgPool, size: usize) -> Vec<Option<Value>> {
     let world = World::new(pool).await;
     let [one, other] = [
         world.webhook("http://example.org/1".to_owned()).await,
@@ -50,7 +50,7 @@ async fn told(pool: PgPool, size: usize) -> Vec<Option<Value>> {
     let incident = world.incident_with("a cause", Vec::new()).await;
     for channel in [one, other] {
         for phase in [Phase::Opened, Phase::Acknowledged, Phase::Resolved] {
-            world.tell(channel, &incident, phase).await;
+            world.alert_channel(channel, &incident, phase).await;
             assert_eq!(delivery.deliver_once().await.unwrap(), sent(1));
         }
     }
@@ -64,7 +64,7 @@ async fn later_alerts_of_an_incident_get_the_message_of_their_channel(pool: PgPo
     let message = |number: u32| Some(json!({"message": number, "filling": ""}));
 
     assert_eq!(
-        told(pool, 0).await,
+        alerted(pool, 0).await,
         [None, message(1), message(1), None, message(4), message(4), None]
     );
 }
@@ -72,7 +72,7 @@ async fn later_alerts_of_an_incident_get_the_message_of_their_channel(pool: PgPo
 /// The length limit keeps a service from filling the database.
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn a_handle_that_is_too_long_is_not_kept(pool: PgPool) {
-    assert_eq!(told(pool, HANDLE_BYTES).await, vec![None; 7]);
+    assert_eq!(alerted(pool, HANDLE_BYTES).await, vec![None; 7]);
 }
 
 /// The labels appear in attempts, in metrics, in the contract and in the documents.

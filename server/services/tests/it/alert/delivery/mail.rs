@@ -20,8 +20,8 @@ async fn a_mail_arrives_with_text_and_html(pool: PgPool) {
         resolved_at: Some(world.clock.now() + TimeDelta::seconds(300)),
         ..opened.clone()
     };
-    let id = world.tell(channel, &opened, Phase::Opened).await;
-    world.tell(channel, &resolved, Phase::Resolved).await;
+    let id = world.alert_channel(channel, &opened, Phase::Opened).await;
+    world.alert_channel(channel, &resolved, Phase::Resolved).await;
     let delivery = world.delivery_with(mailing(&inbox), DeliverySettings::default());
 
     assert_eq!(delivery.deliver_once().await.unwrap(), sent(1));

@@ -27,7 +27,7 @@ use deadbeat_services::alert::delivery::senders::email::{EmailSettings, SmtpSett
 use deadbeat_services::alert::delivery::senders::webhook::{self, WebhookSettings};
 use deadbeat_services::alert::delivery::senders::{Outgoing, Sender, Senders};
 use deadbeat_services::alert::delivery::{Delivery, DeliverySettings, Progress};
-use deadbeat_services::alert::outbox::{self, Telling};
+use deadbeat_services::alert::outbox::{self, IncidentAlert};
 use deadbeat_store::alert::attempt::{self, Attempt};
 use deadbeat_store::alert::channel::{self, Channel};
 use deadbeat_store::alert::delivery::{self, Filter, NewAlert, Settle};
@@ -156,7 +156,7 @@ impl World {
     }
 
     /// Enqueues the outbox's message about an incident for this channel.
-    async fn tell(&self, channel: ChannelId, incident: &Incident, phase: Phase) -> DeliveryId {
+    async fn alert_channel(&self, channel: ChannelId, incident: &Incident, phase: Phase) -> DeliveryId {
         self.enqueue(channel, self.message(incident, phase)).await
     }
 
@@ -165,7 +165,7 @@ impl World {
         let site = Site {
             url: "https://deadbeat.test".to_owned(),
         };
-        let telling = Telling {
+        let incident_alert = IncidentAlert {
             phase,
             incident,
             monitor: None,
@@ -173,7 +173,7 @@ impl World {
             step: &[],
             affected: None,
         };
-        outbox::compose(&site, &telling, "Shop", None)
+        outbox::compose(&site, &incident_alert, "Shop", None)
     }
 
     async fn enqueue(&self, channel: ChannelId, message: Message) -> DeliveryId {

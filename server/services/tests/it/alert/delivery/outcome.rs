@@ -13,7 +13,7 @@ async fn an_alert_is_sent_once_and_signed(pool: PgPool) {
         .incident_with("nächtlich meldet sich nicht.", Vec::new())
         .await;
     let payload = world.message(&incident, Phase::Opened).to_json();
-    let id = world.tell(channel, &incident, Phase::Opened).await;
+    let id = world.alert_channel(channel, &incident, Phase::Opened).await;
     let delivery = world.delivery();
 
     let first = delivery.deliver_once().await.unwrap();
@@ -303,7 +303,7 @@ async fn after_a_day_of_failures_a_delivery_is_given_up(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn gone_switches_the_channel_off_and_tells_the_others(pool: PgPool) {
+async fn gone_switches_the_channel_off_and_alerts_the_others(pool: PgPool) {
     let world = World::new(pool).await;
     let gone = Receiver::answering(Reply::status(410).body("moved out")).await;
     let other = Receiver::start().await;
@@ -326,14 +326,14 @@ async fn gone_switches_the_channel_off_and_tells_the_others(pool: PgPool) {
         reason.contains("410 Gone") && reason.contains("moved out"),
         "{reason}"
     );
-    let told: Value = serde_json::from_slice(&other.requests()[0].body).unwrap();
-    assert_eq!(told["type"], "channel.disabled");
+    let alerted: Value = serde_json::from_slice(&other.requests()[0].body).unwrap();
+    assert_eq!(alerted["type"], "channel.disabled");
     assert_eq!(
-        told["channel"],
+        alerted["channel"],
         json!({"id": channel, "name": "hook", "kind": "webhook"})
     );
     assert_eq!(
-        (&told["reason"], &told["project"]["name"]),
+        (&alerted["reason"], &alerted["project"]["name"]),
         (&json!(reason), &json!("Shop"))
     );
     assert_eq!(gone.requests().len(), 1);

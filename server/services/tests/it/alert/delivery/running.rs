@@ -184,7 +184,7 @@ async fn an_incident_is_opened_before_it_is_resolved(pool: PgPool) {
     let incident = world.incident().await;
     for phase in [Phase::Opened, Phase::Resolved] {
         for channel in channels {
-            world.tell(channel, &incident, phase).await;
+            world.alert_channel(channel, &incident, phase).await;
         }
     }
     let delivery = world.delivery();
@@ -402,11 +402,11 @@ async fn a_project_whose_endpoints_all_hang_holds_up_no_other_project(pool: PgPo
     let channel = victim.webhook(quick.url("/hook")).await;
 
     let incident = victim.incident().await;
-    let told = victim.tell(channel, &incident, Phase::Opened).await;
+    let alerted = victim.alert_channel(channel, &incident, Phase::Opened).await;
     victim.wake.notify_one();
-    victim.settled(told).await;
+    victim.settled(alerted).await;
 
-    assert_eq!(victim.status(told).await, "sent");
+    assert_eq!(victim.status(alerted).await, "sent");
     assert_eq!(
         hanging.requests().len(),
         share,

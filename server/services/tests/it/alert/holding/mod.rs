@@ -111,7 +111,7 @@ impl World {
     }
 
     /// As [`World::send_due`], but without the channels.
-    pub async fn heard(&self) -> Vec<&'static str> {
+    pub async fn alerts_sent(&self) -> Vec<&'static str> {
         self.send_due()
             .await
             .into_iter()
@@ -120,15 +120,15 @@ impl World {
     }
 
     /// Moves the clock, sweeps, and sends.
-    pub async fn heard_after(&self, minutes: i64) -> Vec<&'static str> {
+    pub async fn alerts_sent_after(&self, minutes: i64) -> Vec<&'static str> {
         self.sweep_after(minutes * 60).await;
-        self.heard().await
+        self.alerts_sent().await
     }
 
     /// Moves the clock, sweeps, and sends.
-    pub async fn heard_after_seconds(&self, seconds: i64) -> Vec<&'static str> {
+    pub async fn received_after_seconds(&self, seconds: i64) -> Vec<&'static str> {
         self.sweep_after(seconds).await;
-        self.heard().await
+        self.alerts_sent().await
     }
 
     /// All deliveries of the project, oldest first.

@@ -5,7 +5,7 @@ use deadbeat_domain::incident::severity::Severity;
 use deadbeat_domain::monitor::ping::PingKind::{Fail, Success};
 use deadbeat_services::ServiceError;
 use deadbeat_services::alert::channel;
-use deadbeat_services::alert::outbox::{self, Telling};
+use deadbeat_services::alert::outbox::{self, IncidentAlert};
 use deadbeat_services::monitor::Change;
 use serde_json::json;
 use sqlx::PgPool;
@@ -14,27 +14,27 @@ use super::{nights, row};
 use crate::setup::World;
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn what_is_over_before_the_delay_is_never_told(pool: PgPool) {
+async fn what_is_over_before_the_delay_is_never_reported(pool: PgPool) {
     let world = World::new(pool).await;
     world.channel_with("pager", json!({"delay_seconds": 600})).await;
     let monitor = world.job("backup").await;
 
     world.ping(&monitor, Fail).await;
-    assert_eq!(world.heard_after(9).await, [""; 0]);
+    assert_eq!(world.alerts_sent_after(9).await, [""; 0]);
     world.ping(&monitor, Success).await;
 
-    assert_eq!(world.heard_after(60).await, [""; 0]);
+    assert_eq!(world.alerts_sent_after(60).await, [""; 0]);
     assert_eq!(world.outbox().await, [row("opened", "cancelled", Some("over"))]);
     // The delay of the next incident counts from its own beginning.
     world.ping(&monitor, Fail).await;
-    assert_eq!(world.heard_after(9).await, [""; 0]);
-    assert_eq!(world.heard_after(1).await, ["opened"]);
+    assert_eq!(world.alerts_sent_after(9).await, [""; 0]);
+    assert_eq!(world.alerts_sent_after(1).await, ["opened"]);
     world.ping(&monitor, Success).await;
-    assert_eq!(world.heard().await, ["resolved"]);
+    assert_eq!(world.alerts_sent().await, ["resolved"]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn what_is_acknowledged_before_the_delay_is_never_told(pool: PgPool) {
+async fn what_is_acknowledged_before_the_delay_is_never_reported(pool: PgPool) {
     let world = World::new(pool).await;
     let pager = world.channel_with("pager", json!({"delay_seconds": 600})).await;
     let chat = world.channel("chat").await;
@@ -63,26 +63,26 @@ async fn quiet_hours_delay_over_the_night_in_which_the_clock_changes(pool: PgPoo
     // On 2026-03-29 at 02:00 Berlin's clock jumps to 03:00. 07:00 is therefore 05:00 UTC; the day before, it was 06:00 UTC.
     world.set_clock("2026-03-28T20:59:00Z");
     world.ping(&monitor, Fail).await;
-    assert_eq!(world.heard().await, ["opened"], "it is 21:59 in Berlin");
+    assert_eq!(world.alerts_sent().await, ["opened"], "it is 21:59 in Berlin");
 
     // A reminder falls due in each hour of the night. Only one of them waits.
     for _ in 0..7 {
-        assert_eq!(world.heard_after(60).await, [""; 0]);
+        assert_eq!(world.alerts_sent_after(60).await, [""; 0]);
     }
     world.set_clock("2026-03-29T04:59:59Z");
-    assert_eq!(world.heard().await, [""; 0]);
+    assert_eq!(world.alerts_sent().await, [""; 0]);
     world.set_clock("2026-03-29T05:00:00Z");
-    assert_eq!(world.heard().await, ["reminder"]);
+    assert_eq!(world.alerts_sent().await, ["reminder"]);
     // The all-clear waits, too.
     world.set_clock("2026-03-29T21:00:00Z");
     world.ping(&monitor, Success).await;
-    assert_eq!(world.heard().await, [""; 0], "it is 23:00 in Berlin");
+    assert_eq!(world.alerts_sent().await, [""; 0], "it is 23:00 in Berlin");
     world.ping(&monitor, Fail).await;
     world.ping(&monitor, Success).await;
     world.set_clock("2026-03-30T05:00:00Z");
 
     assert_eq!(
-        world.heard().await,
+        world.alerts_sent().await,
         ["resolved"],
         "the incident of the night is over"
     );
@@ -101,20 +101,20 @@ async fn what_is_critical_passes_quiet_hours(pool: PgPool) {
     world.set_clock("2026-01-15T23:00:00Z");
 
     world.ping(&plain, Fail).await;
-    assert_eq!(world.heard().await, [""; 0]);
+    assert_eq!(world.alerts_sent().await, [""; 0]);
     world.ping(&vital, Fail).await;
 
-    assert_eq!(world.heard().await, ["opened"]);
+    assert_eq!(world.alerts_sent().await, ["opened"]);
     world.set_clock("2026-01-16T06:00:00Z");
     assert_eq!(
-        world.heard().await,
+        world.alerts_sent().await,
         ["opened"],
         "the alert of the other monitor waited"
     );
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn severity_tags_subjects_and_causes_choose_who_hears(pool: PgPool) {
+async fn severity_tags_subjects_and_causes_choose_who_is_alerted(pool: PgPool) {
     let world = World::new(pool).await;
     let all = world.channel("all").await;
     let payments = world
@@ -167,18 +167,18 @@ async fn rules_that_change_hold_for_what_waits(pool: PgPool) {
     world.ping(&monitor, Fail).await;
 
     world.set_rules(pager, json!({"delay_seconds": 600})).await;
-    assert_eq!(world.heard_after(9).await, [""; 0]);
+    assert_eq!(world.alerts_sent_after(9).await, [""; 0]);
     // The channel's rules exclude the incident, and then include it again.
     world
         .set_rules(pager, json!({"minimum_severity": "critical"}))
         .await;
-    assert_eq!(world.heard_after(1).await, [""; 0]);
+    assert_eq!(world.alerts_sent_after(1).await, [""; 0]);
     assert_eq!(world.outbox().await, [row("opened", "cancelled", Some("rules"))]);
     world
         .set_rules(pager, json!({"minimum_severity": null, "delay_seconds": 900}))
         .await;
-    assert_eq!(world.heard_after(4).await, [""; 0]);
-    assert_eq!(world.heard_after(1).await, ["opened"]);
+    assert_eq!(world.alerts_sent_after(4).await, [""; 0]);
+    assert_eq!(world.alerts_sent_after(1).await, ["opened"]);
 
     // Deadbeat cannot take back an alert that it has sent.
     world
@@ -188,7 +188,7 @@ async fn rules_that_change_hold_for_what_waits(pool: PgPool) {
         )
         .await;
     world.ping(&monitor, Success).await;
-    assert_eq!(world.heard().await, ["resolved"]);
+    assert_eq!(world.alerts_sent().await, ["resolved"]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -209,11 +209,11 @@ async fn a_delivery_under_way_is_left_alone(pool: PgPool) {
         [row("opened", "pending", None), row("resolved", "pending", None)]
     );
     world.settle(&claimed[0]).await;
-    assert_eq!(world.heard().await, ["resolved"]);
+    assert_eq!(world.alerts_sent().await, ["resolved"]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn what_is_due_and_not_sent_yet_is_told_although_it_is_over(pool: PgPool) {
+async fn what_is_due_and_not_sent_yet_is_reported_although_it_is_over(pool: PgPool) {
     let world = World::new(pool).await;
     world.channel_with("pager", json!({"delay_seconds": 60})).await;
     let monitor = world.job("backup").await;
@@ -222,21 +222,21 @@ async fn what_is_due_and_not_sent_yet_is_told_although_it_is_over(pool: PgPool) 
 
     world.ping(&monitor, Success).await;
 
-    assert_eq!(world.heard().await, ["opened", "resolved"]);
+    assert_eq!(world.alerts_sent().await, ["opened", "resolved"]);
 }
 
 /// This test takes the step itself, as an escalation policy will.
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn an_escalation_that_waits_is_cancelled_and_one_that_was_told_is_resolved(pool: PgPool) {
+async fn an_escalation_that_waits_is_cancelled_and_one_that_was_reported_is_resolved(pool: PgPool) {
     let world = World::new(pool).await;
     let first = world.channel("first").await;
     let asleep = world.channel_with("asleep", nights()).await;
     let awake = world.channel("awake").await;
     world.set_clock("2026-01-15T23:00:00Z");
-    let monitor = world.monitor_telling("backup", vec![first]).await;
+    let monitor = world.monitor_with_channels("backup", vec![first]).await;
     world.ping(&monitor, Fail).await;
     let incident = world.newest_incident().await;
-    let escalated = Telling {
+    let escalated = IncidentAlert {
         phase: Phase::Escalated,
         incident: &incident,
         monitor: None,
@@ -245,7 +245,7 @@ async fn an_escalation_that_waits_is_cancelled_and_one_that_was_told_is_resolved
         affected: None,
     };
     let mut tx = world.store().begin().await.unwrap();
-    outbox::tell(&mut tx, world.services.site(), &[escalated])
+    outbox::announce_incidents(&mut tx, world.services.site(), &[escalated])
         .await
         .unwrap();
     tx.commit().await.unwrap();

@@ -34,7 +34,7 @@ impl World {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn what_is_still_down_when_a_snooze_ends_is_told_then(pool: PgPool) {
+async fn what_is_still_down_when_a_snooze_ends_is_reported_then(pool: PgPool) {
     let world = World::new(pool).await;
     world.channel("ops").await;
     let (stays, recovers) = (world.job("stays").await, world.job("recovers").await);
@@ -47,7 +47,7 @@ async fn what_is_still_down_when_a_snooze_ends_is_told_then(pool: PgPool) {
         world.ping(monitor, Fail).await;
     }
     assert_eq!(
-        world.heard().await,
+        world.alerts_sent().await,
         ["opened"],
         "only the third monitor's alert is sent"
     );
@@ -57,35 +57,35 @@ async fn what_is_still_down_when_a_snooze_ends_is_told_then(pool: PgPool) {
         "incidents are recorded nevertheless"
     );
     world.ping(&recovers, Success).await;
-    assert_eq!(world.heard_after(19).await, [""; 0]);
+    assert_eq!(world.alerts_sent_after(19).await, [""; 0]);
 
-    assert_eq!(world.heard_after(1).await, ["opened"]);
+    assert_eq!(world.alerts_sent_after(1).await, ["opened"]);
     world.ping(&stays, Success).await;
-    assert_eq!(world.heard().await, ["resolved"]);
+    assert_eq!(world.alerts_sent().await, ["resolved"]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_snooze_that_is_ended_early_tells_at_once(pool: PgPool) {
+async fn a_snooze_that_is_ended_early_reports_at_once(pool: PgPool) {
     let world = World::new(pool).await;
     world.channel("ops").await;
     world.channel_with("pager", json!({"delay_seconds": 3_600})).await;
     let monitor = world.job("backup").await;
     world.snooze(monitor.id, 600).await;
     world.ping(&monitor, Fail).await;
-    assert_eq!(world.heard_after(10).await, [""; 0]);
+    assert_eq!(world.alerts_sent_after(10).await, [""; 0]);
 
     hold::end_snooze(&world.services, &world.access, monitor.id)
         .await
         .unwrap();
 
     assert_eq!(
-        world.heard().await,
+        world.alerts_sent().await,
         ["opened"],
         "the delay of the pager still holds"
     );
-    assert_eq!(world.heard_after(49).await, [""; 0]);
+    assert_eq!(world.alerts_sent_after(49).await, [""; 0]);
     // The pager gets its first message about the incident, and needs no reminder.
-    assert_eq!(world.heard_after(1).await, ["opened", "reminder"]);
+    assert_eq!(world.alerts_sent_after(1).await, ["opened", "reminder"]);
     assert_eq!(world.snoozes().await, []);
 }
 
@@ -95,24 +95,24 @@ async fn a_snooze_during_an_incident_holds_reminders_and_not_the_end(pool: PgPoo
     world.channel("ops").await;
     let monitor = world.job("backup").await;
     world.ping(&monitor, Fail).await;
-    assert_eq!(world.heard().await, ["opened"]);
+    assert_eq!(world.alerts_sent().await, ["opened"]);
     world.snooze(monitor.id, 150).await;
 
-    assert_eq!(world.heard_after(60).await, [""; 0]);
-    assert_eq!(world.heard_after(60).await, [""; 0]);
+    assert_eq!(world.alerts_sent_after(60).await, [""; 0]);
+    assert_eq!(world.alerts_sent_after(60).await, [""; 0]);
     assert_eq!(
-        world.heard_after(30).await,
+        world.alerts_sent_after(30).await,
         ["reminder"],
         "two were due, and one is sent"
     );
     world.snooze(monitor.id, 600).await;
     world.ping(&monitor, Success).await;
 
-    assert_eq!(world.heard().await, ["resolved"]);
+    assert_eq!(world.alerts_sent().await, ["resolved"]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_mute_records_what_it_holds_and_its_end_tells_what_is_still_down(pool: PgPool) {
+async fn a_mute_records_what_it_holds_and_its_end_reports_what_is_still_down(pool: PgPool) {
     let world = World::new(pool).await;
     world.channel("ops").await;
     let monitor = world.job("backup").await;
@@ -124,25 +124,25 @@ async fn a_mute_records_what_it_holds_and_its_end_tells_what_is_still_down(pool:
     world.ping(&monitor, Fail).await;
     world.ping(&monitor, Success).await;
     world.ping(&monitor, Fail).await;
-    assert_eq!(world.heard_after(72 * 60).await, [""; 0]);
+    assert_eq!(world.alerts_sent_after(72 * 60).await, [""; 0]);
     let muted = || row("opened", "cancelled", Some("muted"));
     assert_eq!(world.outbox().await, [muted(), muted()]);
     // A deploy script that snoozes does not end the mute.
     world.snooze(monitor.id, 1).await;
-    assert_eq!(world.heard_after(2).await, [""; 0]);
+    assert_eq!(world.alerts_sent_after(2).await, [""; 0]);
 
     hold::end_mute(&world.services, &world.access, monitor.id)
         .await
         .unwrap();
 
-    assert_eq!(world.heard().await, ["opened"]);
+    assert_eq!(world.alerts_sent().await, ["opened"]);
     assert_eq!(world.outbox().await, [muted(), row("opened", "sent", None)]);
     world.ping(&monitor, Success).await;
-    assert_eq!(world.heard().await, ["resolved"]);
+    assert_eq!(world.alerts_sent().await, ["resolved"]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn what_was_acknowledged_in_a_mute_is_not_told_at_its_end(pool: PgPool) {
+async fn what_was_acknowledged_in_a_mute_is_not_reported_at_its_end(pool: PgPool) {
     let world = World::new(pool).await;
     world.channel("ops").await;
     let monitor = world.job("backup").await;
@@ -157,11 +157,11 @@ async fn what_was_acknowledged_in_a_mute_is_not_told_at_its_end(pool: PgPool) {
         .await
         .unwrap();
 
-    assert_eq!(world.heard_after(120).await, [""; 0]);
+    assert_eq!(world.alerts_sent_after(120).await, [""; 0]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_mute_that_ends_as_the_incident_ends_tells_both_or_nothing(pool: PgPool) {
+async fn a_mute_that_ends_as_the_incident_ends_reports_both_or_nothing(pool: PgPool) {
     let world = World::new(pool).await;
     world.channel("ops").await;
     let monitor = world.job("backup").await;
@@ -173,7 +173,7 @@ async fn a_mute_that_ends_as_the_incident_ends_tells_both_or_nothing(pool: PgPoo
             .await
             .unwrap();
         world.ping(&monitor, Fail).await;
-        assert_eq!(world.heard().await, [""; 0]);
+        assert_eq!(world.alerts_sent().await, [""; 0]);
 
         let back = other_ingest.accept(crate::setup::incoming(
             deadbeat_services::monitor::signal::incoming::Address::Ping(monitor.ping_id),
@@ -183,10 +183,10 @@ async fn a_mute_that_ends_as_the_incident_ends_tells_both_or_nothing(pool: PgPoo
         ended.unwrap();
         back.unwrap();
 
-        let told = world.heard().await;
+        let alerted = world.alerts_sent().await;
         assert!(
-            told.is_empty() || told == ["opened", "resolved"],
-            "round {round}: {told:?}"
+            alerted.is_empty() || alerted == ["opened", "resolved"],
+            "round {round}: {alerted:?}"
         );
     }
 }
@@ -208,7 +208,7 @@ async fn a_ping_key_snoozes_the_project_a_tag_or_a_monitor(pool: PgPool) {
     for monitor in [&tagged, &plain] {
         world.ping(monitor, Fail).await;
     }
-    assert_eq!(world.heard().await, ["opened"]);
+    assert_eq!(world.alerts_sent().await, ["opened"]);
     // A shorter snooze does not end a longer one.
     snooze(Snoozed::Tag("shop".to_owned()), 1).await.unwrap();
     snooze(Snoozed::Project, 60).await.unwrap();
@@ -224,14 +224,14 @@ async fn a_ping_key_snoozes_the_project_a_tag_or_a_monitor(pool: PgPool) {
         ]
     );
     assert_eq!(
-        world.heard_after(30).await,
+        world.alerts_sent_after(30).await,
         [""; 0],
         "the whole project is snoozed"
     );
     // One reminder about the plain monitor was due by then, too.
-    let mut told = world.heard_after(30).await;
-    told.sort_unstable();
-    assert_eq!(told, ["opened", "reminder"]);
+    let mut alerted = world.alerts_sent_after(30).await;
+    alerted.sort_unstable();
+    assert_eq!(alerted, ["opened", "reminder"]);
 
     let nobody = snooze(Snoozed::Slug("nobody".to_owned()), 5).await;
     assert!(matches!(nobody, Err(ServiceError::NotFound(_))), "{nobody:?}");
@@ -287,7 +287,7 @@ async fn another_project_neither_snoozes_nor_ends_a_snooze(pool: PgPool) {
         .await
         .unwrap();
     world.ping(&monitor, Fail).await;
-    assert_eq!(world.heard().await, ["opened"]);
+    assert_eq!(world.alerts_sent().await, ["opened"]);
     world.snooze(monitor.id, 60).await;
     let own = world.snoozes().await[0].id;
 

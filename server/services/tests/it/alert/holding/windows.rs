@@ -31,7 +31,7 @@ impl World {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn what_begins_in_a_window_and_outlasts_it_is_told_at_its_end(pool: PgPool) {
+async fn what_begins_in_a_window_and_outlasts_it_is_reported_at_its_end(pool: PgPool) {
     let world = World::new(pool).await;
     world.channel("ops").await;
     let (stays, recovers) = (world.job("stays").await, world.job("recovers").await);
@@ -45,10 +45,10 @@ async fn what_begins_in_a_window_and_outlasts_it_is_told_at_its_end(pool: PgPool
         2,
         "incidents are recorded nevertheless"
     );
-    assert_eq!(world.heard_after(59).await, [""; 0]);
+    assert_eq!(world.alerts_sent_after(59).await, [""; 0]);
     world.ping(&recovers, Success).await;
 
-    assert_eq!(world.heard_after(1).await, ["opened"]);
+    assert_eq!(world.alerts_sent_after(1).await, ["opened"]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -59,12 +59,12 @@ async fn a_window_that_begins_after_the_fault_holds_its_reminders(pool: PgPool) 
     world.window(10, 200).await;
 
     world.ping(&monitor, Fail).await;
-    assert_eq!(world.heard().await, ["opened"]);
+    assert_eq!(world.alerts_sent().await, ["opened"]);
     for _ in 0..3 {
-        assert_eq!(world.heard_after(60).await, [""; 0]);
+        assert_eq!(world.alerts_sent_after(60).await, [""; 0]);
     }
 
-    assert_eq!(world.heard_after(20).await, ["reminder"]);
+    assert_eq!(world.alerts_sent_after(20).await, ["reminder"]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -78,9 +78,9 @@ async fn overlapping_windows_hold_until_the_last_of_them_ends(pool: PgPool) {
 
     world.ping(&monitor, Fail).await;
 
-    assert_eq!(world.heard_after(60).await, [""; 0]);
-    assert_eq!(world.heard_after(119).await, [""; 0]);
-    assert_eq!(world.heard_after(1).await, ["opened"]);
+    assert_eq!(world.alerts_sent_after(60).await, [""; 0]);
+    assert_eq!(world.alerts_sent_after(119).await, [""; 0]);
+    assert_eq!(world.alerts_sent_after(1).await, ["opened"]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -90,21 +90,21 @@ async fn a_window_that_is_removed_or_moved_decides_anew_about_what_waits(pool: P
     let monitor = world.job("backup").await;
     let long = world.window(0, 600).await;
     world.ping(&monitor, Fail).await;
-    assert_eq!(world.heard_after(30).await, [""; 0]);
+    assert_eq!(world.alerts_sent_after(30).await, [""; 0]);
 
     let shorter = json!({"ends_at": (world.now() + TimeDelta::minutes(60)).to_rfc3339()});
     window::update(&world.services, &world.access, long, shorter.as_object().unwrap())
         .await
         .unwrap();
-    assert_eq!(world.heard_after(59).await, [""; 0]);
+    assert_eq!(world.alerts_sent_after(59).await, [""; 0]);
     // A window that is added while the alert waits makes the alert wait longer.
     let added = world.window(-1, 60).await;
-    assert_eq!(world.heard_after(1).await, [""; 0]);
+    assert_eq!(world.alerts_sent_after(1).await, [""; 0]);
     window::delete(&world.services, &world.access, added)
         .await
         .unwrap();
 
-    assert_eq!(world.heard().await, ["opened"]);
+    assert_eq!(world.alerts_sent().await, ["opened"]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -128,14 +128,14 @@ async fn a_recurring_window_holds_each_time_by_the_clock_of_its_zone(pool: PgPoo
         world.set_clock(begins);
         world.ping(&monitor, Fail).await;
         if let Some(until) = held_until {
-            assert_eq!(world.heard().await, [""; 0], "{begins}");
+            assert_eq!(world.alerts_sent().await, [""; 0], "{begins}");
             world.clock.set(at(until) - TimeDelta::seconds(1));
-            assert_eq!(world.heard().await, [""; 0], "{begins}");
+            assert_eq!(world.alerts_sent().await, [""; 0], "{begins}");
             world.set_clock(until);
         }
-        assert_eq!(world.heard().await, ["opened"], "{begins}");
+        assert_eq!(world.alerts_sent().await, ["opened"], "{begins}");
         world.ping(&monitor, Success).await;
-        assert_eq!(world.heard().await, ["resolved"], "{begins}");
+        assert_eq!(world.alerts_sent().await, ["resolved"], "{begins}");
     }
 }
 
@@ -169,16 +169,16 @@ async fn a_window_covers_its_monitors_and_tags_only(pool: PgPool) {
     other.ping(&theirs, Fail).await;
 
     assert_eq!(
-        world.heard().await,
+        world.alerts_sent().await,
         ["opened"; 2],
         "the plain monitor, and the monitor of the other project"
     );
     world.advance(3_600);
-    assert_eq!(world.heard().await, ["opened"; 2]);
+    assert_eq!(world.alerts_sent().await, ["opened"; 2]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_storm_in_a_window_tells_at_its_end_who_is_still_down(pool: PgPool) {
+async fn a_storm_in_a_window_reports_at_its_end_who_is_still_down(pool: PgPool) {
     let world = World::new(pool).await;
     world.channel("ops").await;
     world.channel_with("pager", json!({"delay_seconds": 300})).await;
@@ -197,7 +197,7 @@ async fn a_storm_in_a_window_tells_at_its_end_who_is_still_down(pool: PgPool) {
     let window = world.window(-10, 60).await;
 
     assert_eq!(world.sweep_after(1).await.down, 1_000);
-    assert_eq!(world.heard().await, [""; 0]);
+    assert_eq!(world.alerts_sent().await, [""; 0]);
     assert_eq!(world.outbox().await.len(), 2_000);
     // After a change of the window, Deadbeat decides again about all held alerts.
     let longer = json!({"ends_at": (world.now() + TimeDelta::minutes(120)).to_rfc3339()});
@@ -210,7 +210,7 @@ async fn a_storm_in_a_window_tells_at_its_end_who_is_still_down(pool: PgPool) {
     .await
     .unwrap();
     world.advance(3_600);
-    assert_eq!(world.heard().await, [""; 0]);
+    assert_eq!(world.alerts_sent().await, [""; 0]);
     for n in 1..=10 {
         let id = sqlx::query_scalar("SELECT id FROM monitor WHERE project_id = $1 AND slug = 'm' || $2")
             .bind(world.project.0)
@@ -223,7 +223,7 @@ async fn a_storm_in_a_window_tells_at_its_end_who_is_still_down(pool: PgPool) {
     }
 
     world.advance(3_600);
-    assert_eq!(world.heard().await, vec!["opened"; 1_980]);
+    assert_eq!(world.alerts_sent().await, vec!["opened"; 1_980]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -256,7 +256,7 @@ async fn what_waits_is_no_backlog_and_a_clock_that_is_set_back_does_not_release_
         .await
         .unwrap();
     tx.commit().await.unwrap();
-    assert_eq!(world.heard().await, [""; 0]);
+    assert_eq!(world.alerts_sent().await, [""; 0]);
 
     world.advance(7_200);
     let due = backlog().await;
@@ -264,7 +264,7 @@ async fn what_waits_is_no_backlog_and_a_clock_that_is_set_back_does_not_release_
         (due.pending_deliveries, due.held_deliveries, due.oldest_delivery),
         (1, 0, Some(world.now()))
     );
-    assert_eq!(world.heard().await, ["opened"]);
+    assert_eq!(world.alerts_sent().await, ["opened"]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]

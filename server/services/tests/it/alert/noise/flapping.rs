@@ -25,19 +25,19 @@ impl World {
     }
 
     /// Pings ten minutes after the last one, sweeps, and sends.
-    async fn heard_of(&self, monitor: &Monitor, kind: PingKind) -> Vec<&'static str> {
+    async fn received_of(&self, monitor: &Monitor, kind: PingKind) -> Vec<&'static str> {
         self.advance(600);
         self.ping(monitor, kind).await;
         self.sweep().await;
-        self.heard().await
+        self.alerts_sent().await
     }
 
     /// A monitor that fails for the third time within an hour. The channel got two pairs of messages before.
     async fn flapping(&self) -> Monitor {
         let monitor = self.unsteady().await;
         for _ in 0..2 {
-            assert_eq!(self.heard_of(&monitor, Fail).await, ["opened"]);
-            assert_eq!(self.heard_of(&monitor, Success).await, ["resolved"]);
+            assert_eq!(self.received_of(&monitor, Fail).await, ["opened"]);
+            assert_eq!(self.received_of(&monitor, Success).await, ["resolved"]);
         }
         monitor
     }
@@ -61,7 +61,7 @@ async fn the_third_incident_within_an_hour_says_that_the_monitor_flaps(pool: PgP
     world.channel("ops").await;
     let monitor = world.flapping().await;
 
-    assert_eq!(world.heard_of(&monitor, Fail).await, ["opened"]);
+    assert_eq!(world.received_of(&monitor, Fail).await, ["opened"]);
 
     let story = world.newest_words().await;
     assert_eq!(story.headline, "FLAPPING: unsteady (FAILED)");
@@ -82,21 +82,21 @@ async fn the_third_incident_within_an_hour_says_that_the_monitor_flaps(pool: PgP
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn while_it_flaps_nothing_more_is_told_and_its_end_is_told_once(pool: PgPool) {
+async fn while_it_flaps_nothing_more_is_reported_and_its_end_is_reported_once(pool: PgPool) {
     let world = World::new(pool).await;
     world.channel("ops").await;
     let monitor = world.flapping().await;
-    assert_eq!(world.heard_of(&monitor, Fail).await, ["opened"]);
+    assert_eq!(world.received_of(&monitor, Fail).await, ["opened"]);
 
     // Less than an hour, so that no reminder is due.
     for kind in [Success, Fail, Success] {
-        assert!(world.heard_of(&monitor, kind).await.is_empty());
+        assert!(world.received_of(&monitor, kind).await.is_empty());
     }
     assert_eq!(world.status(&monitor).await, Status::Up, "the status is true");
     for _ in 0..2 {
-        assert!(world.heard_of(&monitor, Success).await.is_empty());
+        assert!(world.received_of(&monitor, Success).await.is_empty());
     }
-    assert_eq!(world.heard_of(&monitor, Success).await, ["resolved"]);
+    assert_eq!(world.received_of(&monitor, Success).await, ["resolved"]);
 
     assert_eq!(world.incidents().await.len(), 3);
     let story = world.newest_words().await;
@@ -105,23 +105,23 @@ async fn while_it_flaps_nothing_more_is_told_and_its_end_is_told_once(pool: PgPo
         Some("unsteady has recovered, and no longer flaps.")
     );
     assert_eq!(
-        world.heard_of(&monitor, Fail).await,
+        world.received_of(&monitor, Fail).await,
         ["opened"],
         "as any other failure"
     );
     assert!(!world.newest_incident().await.is_flapping);
-    assert_eq!(world.heard_of(&monitor, Success).await, ["resolved"]);
+    assert_eq!(world.received_of(&monitor, Success).await, ["resolved"]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_monitor_that_flapped_and_stays_down_is_told_once_more(pool: PgPool) {
+async fn a_monitor_that_flapped_and_stays_down_is_reported_once_more(pool: PgPool) {
     let world = World::new(pool).await;
     world.channel("ops").await;
     let monitor = world.flapping().await;
-    assert_eq!(world.heard_of(&monitor, Fail).await, ["opened"]);
+    assert_eq!(world.received_of(&monitor, Fail).await, ["opened"]);
 
-    assert!(world.heard_after(29).await.is_empty());
-    assert_eq!(world.heard_after(1).await, ["reminder"]);
+    assert!(world.alerts_sent_after(29).await.is_empty());
+    assert_eq!(world.alerts_sent_after(1).await, ["reminder"]);
 
     let story = world.newest_words().await;
     assert_eq!(story.headline, "STILL DOWN: unsteady (FAILED)");
@@ -131,21 +131,21 @@ async fn a_monitor_that_flapped_and_stays_down_is_told_once_more(pool: PgPool) {
         "{:?}",
         story.evidence
     );
-    assert!(world.heard_after(10).await.is_empty(), "once");
-    assert_eq!(world.heard_of(&monitor, Success).await, ["resolved"]);
+    assert!(world.alerts_sent_after(10).await.is_empty(), "once");
+    assert_eq!(world.received_of(&monitor, Success).await, ["resolved"]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn who_acknowledged_it_does_not_hear_that_it_stays_down(pool: PgPool) {
+async fn who_acknowledged_it_gets_no_alert_that_it_stays_down(pool: PgPool) {
     let world = World::new(pool).await;
     world.channel("ops").await;
     let monitor = world.flapping().await;
-    assert_eq!(world.heard_of(&monitor, Fail).await, ["opened"]);
+    assert_eq!(world.received_of(&monitor, Fail).await, ["opened"]);
     let incident = world.newest_incident().await.id;
     world.acknowledge(incident).await;
-    assert_eq!(world.heard().await, ["acknowledged"]);
+    assert_eq!(world.alerts_sent().await, ["acknowledged"]);
 
-    assert!(world.heard_after(30).await.is_empty());
+    assert!(world.alerts_sent_after(30).await.is_empty());
 
     assert!(!world.newest_incident().await.is_flapping);
 }
@@ -155,15 +155,15 @@ async fn a_pause_ends_the_incident_of_a_monitor_that_flaps(pool: PgPool) {
     let world = World::new(pool).await;
     world.channel("ops").await;
     let monitor = world.flapping().await;
-    world.heard_of(&monitor, Fail).await;
-    assert!(world.heard_of(&monitor, Success).await.is_empty());
+    world.received_of(&monitor, Fail).await;
+    assert!(world.received_of(&monitor, Success).await.is_empty());
 
     monitor::pause(&world.services, &world.access, monitor.id)
         .await
         .unwrap();
 
-    assert_eq!(world.heard().await, ["resolved"]);
-    assert!(world.heard_after(60).await.is_empty());
+    assert_eq!(world.alerts_sent().await, ["resolved"]);
+    assert!(world.alerts_sent_after(60).await.is_empty());
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -171,10 +171,10 @@ async fn two_evaluators_end_the_flapping_once(pool: PgPool) {
     let world = World::new(pool).await;
     world.channel("ops").await;
     let monitor = world.flapping().await;
-    world.heard_of(&monitor, Fail).await;
-    world.heard_of(&monitor, Success).await;
+    world.received_of(&monitor, Fail).await;
+    world.received_of(&monitor, Success).await;
     for _ in 0..2 {
-        world.heard_of(&monitor, Success).await;
+        world.received_of(&monitor, Success).await;
     }
     world.advance(600);
     let other = world.another_evaluator();
@@ -182,27 +182,27 @@ async fn two_evaluators_end_the_flapping_once(pool: PgPool) {
     let (here, there) = tokio::join!(world.evaluator.sweep_once(), other.sweep_once());
 
     assert_eq!(here.unwrap().calm + there.unwrap().calm, 1);
-    let told = world.alerts().await;
-    assert_eq!(told.iter().filter(|alert| *alert == "resolved").count(), 3);
+    let alerted = world.alerts().await;
+    assert_eq!(alerted.iter().filter(|alert| *alert == "resolved").count(), 3);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_channel_that_a_window_held_back_hears_at_its_end_that_the_monitor_flaps(pool: PgPool) {
+async fn a_channel_that_a_window_held_back_gets_at_its_end_that_the_monitor_flaps(pool: PgPool) {
     let world = World::new(pool).await;
     world.channel_with("slow", json!({"delay_seconds": 900})).await;
     let monitor = world.unsteady().await;
     for _ in 0..2 {
-        assert!(world.heard_of(&monitor, Fail).await.is_empty());
+        assert!(world.received_of(&monitor, Fail).await.is_empty());
         assert!(
-            world.heard_of(&monitor, Success).await.is_empty(),
+            world.received_of(&monitor, Success).await.is_empty(),
             "it was over before its time"
         );
     }
-    assert!(world.heard_of(&monitor, Fail).await.is_empty());
-    assert!(world.heard_of(&monitor, Success).await.is_empty());
+    assert!(world.received_of(&monitor, Fail).await.is_empty());
+    assert!(world.received_of(&monitor, Success).await.is_empty());
 
     assert_eq!(
-        world.heard_of(&monitor, Success).await,
+        world.received_of(&monitor, Success).await,
         ["opened"],
         "it goes on: it flaps"
     );

@@ -37,7 +37,7 @@ impl World {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn the_third_failure_in_a_row_is_told(pool: PgPool) {
+async fn the_third_failure_in_a_row_is_reported(pool: PgPool) {
     let world = World::new(pool).await;
     world.channel("ops").await;
     let monitor = world.patient(3, 1).await;
@@ -46,11 +46,11 @@ async fn the_third_failure_in_a_row_is_told(pool: PgPool) {
     for _ in 0..2 {
         world.ping_next(&monitor, Fail).await;
         assert_eq!(world.status(&monitor).await, Status::Down, "the status is true");
-        assert!(world.heard().await.is_empty());
+        assert!(world.alerts_sent().await.is_empty());
     }
     world.ping_next(&monitor, Fail).await;
 
-    assert_eq!(world.heard().await, ["opened"]);
+    assert_eq!(world.alerts_sent().await, ["opened"]);
     let incident = world.newest_incident().await;
     assert_eq!(incident.opened_at, world.now());
     let first = incident
@@ -60,7 +60,7 @@ async fn the_third_failure_in_a_row_is_told(pool: PgPool) {
         .unwrap();
     assert_eq!(first.at, Some(world.now() - chrono::TimeDelta::minutes(2)));
     world.ping_next(&monitor, Success).await;
-    assert_eq!(world.heard().await, ["resolved"]);
+    assert_eq!(world.alerts_sent().await, ["resolved"]);
     let history = [("up", "REPORT"), ("down", "FAILED"), ("up", "REPORT")];
     assert_eq!(
         world.history(&monitor).await,
@@ -75,18 +75,25 @@ async fn missed_slots_failures_and_hanging_runs_count_together(pool: PgPool) {
     let monitor = world.patient(4, 1).await;
     world.ping(&monitor, Success).await;
 
-    assert!(world.heard_after_seconds(90).await.is_empty(), "missed at 60");
+    assert!(world.received_after_seconds(90).await.is_empty(), "missed at 60");
     world.advance(30);
     world.ping(&monitor, Fail).await;
-    assert!(world.heard().await.is_empty(), "failed at 120");
+    assert!(world.alerts_sent().await.is_empty(), "failed at 120");
     world.advance(60);
     world.ping_of(&monitor, 1, Start).await;
-    assert!(world.heard_after_seconds(30).await.is_empty(), "hangs at 210");
+    assert!(world.received_after_seconds(30).await.is_empty(), "hangs at 210");
     assert_eq!(world.read(monitor.id).await.state.alarm.bad_runs(), Some(3));
 
-    assert_eq!(world.heard_after_seconds(90).await, ["opened"], "missed at 270");
+    assert_eq!(
+        world.received_after_seconds(90).await,
+        ["opened"],
+        "missed at 270"
+    );
     assert_eq!(world.incidents().await.len(), 1);
-    assert!(world.heard_after_seconds(900).await.is_empty(), "it is told once");
+    assert!(
+        world.received_after_seconds(900).await.is_empty(),
+        "it is told once"
+    );
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -101,9 +108,9 @@ async fn a_success_in_between_begins_the_count_anew(pool: PgPool) {
     }
 
     assert!(world.incidents().await.is_empty());
-    assert!(world.heard().await.is_empty());
+    assert!(world.alerts_sent().await.is_empty());
     world.ping_next(&monitor, Fail).await;
-    assert_eq!(world.heard().await, ["opened"]);
+    assert_eq!(world.alerts_sent().await, ["opened"]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -112,20 +119,20 @@ async fn an_incident_ends_with_the_third_success_and_stays_the_same_until_then(p
     world.channel("ops").await;
     let monitor = world.patient(1, 3).await;
     world.ping(&monitor, Fail).await;
-    assert_eq!(world.heard().await, ["opened"]);
+    assert_eq!(world.alerts_sent().await, ["opened"]);
 
     for kind in [Success, Success] {
         world.ping_next(&monitor, kind).await;
     }
     assert_eq!(world.status(&monitor).await, Status::Up, "the status is true");
-    assert!(world.heard().await.is_empty());
+    assert!(world.alerts_sent().await.is_empty());
     for kind in [Fail, Success, Success] {
         world.ping_next(&monitor, kind).await;
     }
-    assert!(world.heard().await.is_empty());
+    assert!(world.alerts_sent().await.is_empty());
     world.ping_next(&monitor, Success).await;
 
-    assert_eq!(world.heard().await, ["resolved"]);
+    assert_eq!(world.alerts_sent().await, ["resolved"]);
     assert_eq!(world.incidents().await.len(), 1);
 }
 
@@ -136,17 +143,17 @@ async fn a_slot_that_is_missed_while_good_runs_are_counted_belongs_to_the_open_i
     let monitor = world.patient(2, 2).await;
     world.ping(&monitor, Fail).await;
     world.ping_next(&monitor, Fail).await;
-    assert_eq!(world.heard().await, ["opened"]);
+    assert_eq!(world.alerts_sent().await, ["opened"]);
     world.ping_next(&monitor, Success).await;
 
-    assert!(world.heard_after_seconds(90).await.is_empty());
+    assert!(world.received_after_seconds(90).await.is_empty());
 
     assert_eq!(world.status(&monitor).await, Status::Down);
     assert_eq!(world.incidents().await.len(), 1);
     world.ping_next(&monitor, Success).await;
-    assert!(world.heard().await.is_empty());
+    assert!(world.alerts_sent().await.is_empty());
     world.ping_next(&monitor, Success).await;
-    assert_eq!(world.heard().await, ["resolved"]);
+    assert_eq!(world.alerts_sent().await, ["resolved"]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -156,13 +163,13 @@ async fn a_pause_ends_an_incident_that_waits_for_good_runs(pool: PgPool) {
     let monitor = world.patient(1, 5).await;
     world.ping(&monitor, Fail).await;
     world.ping_next(&monitor, Success).await;
-    assert_eq!(world.heard().await, ["opened"]);
+    assert_eq!(world.alerts_sent().await, ["opened"]);
 
     monitor::pause(&world.services, &world.access, monitor.id)
         .await
         .unwrap();
 
-    assert_eq!(world.heard().await, ["resolved"]);
+    assert_eq!(world.alerts_sent().await, ["resolved"]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -177,7 +184,7 @@ async fn the_deletion_of_a_monitor_ends_an_incident_that_waits_for_good_runs(poo
         .await
         .unwrap();
 
-    assert_eq!(world.heard().await, ["opened", "resolved"]);
+    assert_eq!(world.alerts_sent().await, ["opened", "resolved"]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -189,9 +196,9 @@ async fn the_delay_of_a_channel_counts_from_the_run_that_opens_the_incident(pool
     world.ping_next(&monitor, Fail).await;
     world.ping_next(&monitor, Fail).await;
 
-    assert!(world.heard_after(4).await.is_empty());
+    assert!(world.alerts_sent_after(4).await.is_empty());
 
-    assert_eq!(world.heard_after(1).await, ["opened"]);
+    assert_eq!(world.alerts_sent_after(1).await, ["opened"]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -215,11 +222,11 @@ async fn slots_that_a_silent_beat_explains_join_its_incident_and_do_not_count(po
     world.sweep().await;
     world.sweep_after(3).await;
 
-    assert_eq!(world.heard().await, ["opened"], "Beat's incident alone");
+    assert_eq!(world.alerts_sent().await, ["opened"], "Beat's incident alone");
     let members = world.count("SELECT count(*) FROM incident_member").await;
     assert_eq!(members, 1);
     world.alive().await;
-    assert_eq!(world.heard().await, ["resolved"]);
+    assert_eq!(world.alerts_sent().await, ["resolved"]);
     assert_eq!(world.status(&monitor).await, Status::New);
     assert_eq!(world.read(monitor.id).await.state.alarm.bad_runs(), None);
 }
@@ -267,7 +274,7 @@ async fn two_evaluators_count_each_missed_slot_once(pool: PgPool) {
     let (here, there) = tokio::join!(world.evaluator.sweep_once(), other.sweep_once());
     assert_eq!(here.unwrap().down + there.unwrap().down, 1);
 
-    assert_eq!(world.heard().await, ["opened"]);
+    assert_eq!(world.alerts_sent().await, ["opened"]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -293,7 +300,7 @@ async fn a_sweep_that_dies_before_its_commit_has_counted_nothing(pool: PgPool) {
 
     world.sweep().await;
 
-    assert_eq!(world.heard().await, ["opened"]);
+    assert_eq!(world.alerts_sent().await, ["opened"]);
     assert_eq!(world.incidents().await.len(), 1);
 }
 

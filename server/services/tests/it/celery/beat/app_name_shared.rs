@@ -8,7 +8,7 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::celery::beat::several_at_once::Process;
-use crate::setup::{World, entry, told};
+use crate::setup::{World, alerted, entry};
 
 const SHOP: Process = Process(1);
 const BILLING: Process = Process(2);
@@ -28,7 +28,7 @@ impl World {
     async fn run(&self, processes: &[Process], entries: &[&str], seconds: i64) {
         for _ in 0..seconds / 10 {
             for process in processes {
-                process.speaks(self).await;
+                process.is_reporting(self).await;
             }
             for entry in entries {
                 self.finished(entry, "success").await;
@@ -51,13 +51,13 @@ impl World {
         BILLING.lists_often(self, "shop", &["x", "y", "z"]).await;
         self.run(&[SHOP, BILLING], &["a", "b", "x", "y", "z"], 140).await;
         let beat = self.beat_id().await;
-        assert_eq!(self.incidents().await, [told(beat, "APP_NAME_SHARED", true)]);
+        assert_eq!(self.incidents().await, [alerted(beat, "APP_NAME_SHARED", true)]);
         beat
     }
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn both_are_watched_from_the_start_and_it_is_told_once(pool: PgPool) {
+async fn both_are_watched_from_the_start_and_it_is_reported_once(pool: PgPool) {
     let world = World::new(pool).await;
     SHOP.lists_often(&world, "shop", &["a", "b"]).await;
     BILLING.lists_often(&world, "shop", &["x", "y", "z"]).await;
@@ -73,7 +73,7 @@ async fn both_are_watched_from_the_start_and_it_is_told_once(pool: PgPool) {
     world.run(&[SHOP, BILLING], &all, 300).await;
 
     let beat = world.beat_id().await;
-    assert_eq!(world.incidents().await, [told(beat, "APP_NAME_SHARED", true)]);
+    assert_eq!(world.incidents().await, [alerted(beat, "APP_NAME_SHARED", true)]);
     let (evidence, repair): (Value, Value) = sqlx::query_as("SELECT evidence, repair FROM incident")
         .fetch_one(&world.pool)
         .await
@@ -100,10 +100,10 @@ async fn one_of_their_beats_dies_and_its_entries_are_one_incident_until_it_is_ba
 
     world.run(&[SHOP], &["a", "b"], 150).await;
 
-    let shared = told(beat, "APP_NAME_SHARED", false);
+    let shared = alerted(beat, "APP_NAME_SHARED", false);
     assert_eq!(
         world.incidents().await,
-        [shared.clone(), told(beat, "BEAT_DOWN", true)]
+        [shared.clone(), alerted(beat, "BEAT_DOWN", true)]
     );
     let members = "SELECT count(*) FROM monitor WHERE status = 'down'";
     assert_eq!(world.count(members).await, 3);
@@ -119,7 +119,10 @@ async fn one_of_their_beats_dies_and_its_entries_are_one_incident_until_it_is_ba
     NEXT.lists_often(&world, "shop", &["x", "y", "z"]).await;
     world.run(&[SHOP, NEXT], &["a", "b", "x", "y", "z"], 60).await;
 
-    assert_eq!(world.incidents().await, [shared, told(beat, "BEAT_DOWN", false)]);
+    assert_eq!(
+        world.incidents().await,
+        [shared, alerted(beat, "BEAT_DOWN", false)]
+    );
     assert_eq!(world.count(members).await, 0);
     assert_eq!(world.watched().await, ["a", "b", "x", "y", "z"]);
 }
@@ -143,7 +146,7 @@ async fn it_is_renamed_as_the_incident_says_and_nobody_is_paged_for_that(pool: P
         world.run(&[SHOP], &["a", "b"], 10).await;
     }
 
-    assert_eq!(world.incidents().await, [told(beat, "APP_NAME_SHARED", false)]);
+    assert_eq!(world.incidents().await, [alerted(beat, "APP_NAME_SHARED", false)]);
     assert_eq!(
         world.watched().await,
         ["a", "b", "x", "y", "z"],
@@ -174,11 +177,11 @@ async fn a_beat_of_another_project_that_lists_the_same_is_no_new_name(pool: PgPo
 
     world.run(&[SHOP], &["a", "b"], 60).await;
 
-    let told_now = [
-        told(beat, "APP_NAME_SHARED", false),
-        told(beat, "BEAT_DOWN", true),
+    let alerted_now = [
+        alerted(beat, "APP_NAME_SHARED", false),
+        alerted(beat, "BEAT_DOWN", true),
     ];
-    assert_eq!(world.incidents().await, told_now);
+    assert_eq!(world.incidents().await, alerted_now);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -199,8 +202,8 @@ async fn a_person_knows_that_it_is_gone_for_good(pool: PgPool) {
     assert_eq!(world.watched().await, ["a", "b"]);
     world.run(&[SHOP], &["a", "b"], 200).await;
     let over = [
-        told(beat, "APP_NAME_SHARED", false),
-        told(beat, "BEAT_DOWN", false),
+        alerted(beat, "APP_NAME_SHARED", false),
+        alerted(beat, "BEAT_DOWN", false),
     ];
     assert_eq!(world.incidents().await, over);
 }
@@ -239,7 +242,7 @@ async fn a_killed_beat_that_is_replaced_after_its_grace_retires_at_once(pool: Pg
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_rolling_deployment_whose_new_schedule_is_empty_is_told(pool: PgPool) {
+async fn a_rolling_deployment_whose_new_schedule_is_empty_is_reported(pool: PgPool) {
     let world = World::new(pool).await;
     SHOP.lists_often(&world, "shop", &["a", "b", "c"]).await;
     world.run(&[SHOP], &["a", "b", "c"], 60).await;
@@ -249,7 +252,7 @@ async fn a_rolling_deployment_whose_new_schedule_is_empty_is_told(pool: PgPool) 
 
     assert_eq!(world.watched().await, [""; 0]);
     let beat = world.beat_id().await;
-    assert_eq!(world.incidents().await, [told(beat, "SCHEDULE_EMPTIED", true)]);
+    assert_eq!(world.incidents().await, [alerted(beat, "SCHEDULE_EMPTIED", true)]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -278,7 +281,7 @@ async fn an_entry_that_both_list_follows_the_one_that_was_there_before(pool: PgP
     assert_eq!(world.watched().await, ["a", "b", "cleanup", "x", "y", "z"]);
     lists(BILLING, &["x", "y", "z"], 3_000).await;
     assert_eq!(world.count(seconds).await, 3_000);
-    assert_eq!(world.incidents().await, [told(beat, "APP_NAME_SHARED", true)]);
+    assert_eq!(world.incidents().await, [alerted(beat, "APP_NAME_SHARED", true)]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -291,7 +294,7 @@ async fn entries_of_one_name_are_said_not_to_be_watched_apart(pool: PgPool) {
         .await;
     world.run(&[SHOP, BILLING], &all, 140).await;
     let beat = world.beat_id().await;
-    assert_eq!(world.incidents().await, [told(beat, "APP_NAME_SHARED", true)]);
+    assert_eq!(world.incidents().await, [alerted(beat, "APP_NAME_SHARED", true)]);
     let said = async || -> (String, Value) {
         sqlx::query_as("SELECT summary, evidence FROM incident WHERE resolved_at IS NULL")
             .fetch_one(&world.pool)
@@ -307,8 +310,11 @@ async fn entries_of_one_name_are_said_not_to_be_watched_apart(pool: PgPool) {
     // Billing's Beat dies. Its own entries are missed; the other Beat still sends the entry that both list.
     world.run(&[SHOP], &["a", "b", "cleanup"], 150).await;
 
-    let shared = told(beat, "APP_NAME_SHARED", false);
-    assert_eq!(world.incidents().await, [shared, told(beat, "BEAT_DOWN", true)]);
+    let shared = alerted(beat, "APP_NAME_SHARED", false);
+    assert_eq!(
+        world.incidents().await,
+        [shared, alerted(beat, "BEAT_DOWN", true)]
+    );
     let down = "SELECT string_agg(name, ' ' ORDER BY name) FROM monitor WHERE status = 'down'";
     let down: String = sqlx::query_scalar(down).fetch_one(&world.pool).await.unwrap();
     assert_eq!(down, "x y z");
@@ -354,11 +360,11 @@ async fn a_large_schedule_is_released_in_steps(pool: PgPool) {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     SHOP.lists_often(&world, "shop", &names).await;
     world.advance(1);
-    SHOP.speaks(&world).await;
+    SHOP.is_reporting(&world).await;
     NEXT.lists_often(&world, "shop", &names[440..]).await;
     assert_eq!(world.watched().await.len(), 450);
     world.advance(31);
-    NEXT.speaks(&world).await;
+    NEXT.is_reporting(&world).await;
     assert_eq!(world.watched().await, names[440..]);
     assert_eq!(
         world

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::setup::{World, entry, told};
+use crate::setup::{World, alerted, entry};
 
 /// How far the clock of Beat's host is behind after the step.
 const BEHIND: TimeDelta = TimeDelta::seconds(600);
@@ -66,23 +66,23 @@ async fn what_expires_by_a_beat_whose_clock_is_behind_is_part_of_that_clocks_inc
     world.report_for(60, BEHIND).await;
 
     let beat = world.beat_id().await;
-    assert_eq!(world.incidents().await, [told(beat, "CLOCK_SKEW", true)]);
+    assert_eq!(world.incidents().await, [alerted(beat, "CLOCK_SKEW", true)]);
     assert_eq!(world.members().await, 2);
 
     world.report_for(5, TimeDelta::zero()).await;
-    assert_eq!(world.incidents().await, [told(beat, "CLOCK_SKEW", false)]);
+    assert_eq!(world.incidents().await, [alerted(beat, "CLOCK_SKEW", false)]);
     for name in ["a", "b"] {
         assert_eq!(world.entry(name).await.state.status, Status::New, "expected anew");
     }
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_message_that_waited_for_too_long_is_told_at_once_whatever_the_clocks(pool: PgPool) {
+async fn a_message_that_waited_for_too_long_is_reported_at_once_whatever_the_clocks(pool: PgPool) {
     let world = World::new(pool).await;
     world.schedule(&["a"]).await;
     world.report_for(60, BEHIND).await;
     let beat = world.beat_id().await;
-    let skew = told(beat, "CLOCK_SKEW", true);
+    let skew = alerted(beat, "CLOCK_SKEW", true);
     assert_eq!(world.incidents().await, std::slice::from_ref(&skew));
     // The clock of Beat is now only 5 s behind, and Beat sends runs.
     let a = Uuid::new_v4();
@@ -91,11 +91,11 @@ async fn a_message_that_waited_for_too_long_is_told_at_once_whatever_the_clocks(
     world.expire("a", a, TimeDelta::seconds(9)).await;
 
     let monitor = world.entry("a").await.id.0;
-    assert_eq!(world.incidents().await, [skew, told(monitor, "EXPIRED", true)]);
+    assert_eq!(world.incidents().await, [skew, alerted(monitor, "EXPIRED", true)]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn one_whose_sender_never_reports_is_told_as_expired_by_its_deadline(pool: PgPool) {
+async fn one_whose_sender_never_reports_is_reported_as_expired_by_its_deadline(pool: PgPool) {
     let world = World::new(pool).await;
     let mut patient = entry("a");
     patient["grace_seconds"] = json!(30.0);
@@ -110,7 +110,7 @@ async fn one_whose_sender_never_reports_is_told_as_expired_by_its_deadline(pool:
     world.report_for(20, TimeDelta::zero()).await;
 
     let monitor = world.entry("a").await.id.0;
-    assert_eq!(world.incidents().await, [told(monitor, "EXPIRED", true)]);
+    assert_eq!(world.incidents().await, [alerted(monitor, "EXPIRED", true)]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -126,6 +126,6 @@ async fn an_entry_that_is_not_sent_in_time_by_a_clock_that_is_off_is_part_of_tha
     }
 
     let beat = world.beat_id().await;
-    assert_eq!(world.incidents().await, [told(beat, "CLOCK_SKEW", true)]);
+    assert_eq!(world.incidents().await, [alerted(beat, "CLOCK_SKEW", true)]);
     assert_eq!(world.members().await, 1);
 }

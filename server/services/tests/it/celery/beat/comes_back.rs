@@ -11,7 +11,7 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::celery::beat::several_at_once::Process;
-use crate::setup::{World, told};
+use crate::setup::{World, alerted};
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn when_beat_is_back_its_incident_resolves_and_the_members_are_expected_anew(pool: PgPool) {
@@ -21,7 +21,7 @@ async fn when_beat_is_back_its_incident_resolves_and_the_members_are_expected_an
 
     world.alive().await;
 
-    assert_eq!(world.incidents().await, [told(beat, "BEAT_DOWN", false)]);
+    assert_eq!(world.incidents().await, [alerted(beat, "BEAT_DOWN", false)]);
     assert_eq!(world.alerts().await, ["opened", "resolved"]);
     for name in ["a", "b"] {
         let state = world.entry(name).await.state;
@@ -35,16 +35,16 @@ async fn when_beat_is_back_its_incident_resolves_and_the_members_are_expected_an
         world.finished("a", "success").await;
         world.sweep_after(10).await;
     }
-    let own = told(world.entry("b").await.id.0, "UNKNOWN", true);
+    let own = alerted(world.entry("b").await.id.0, "UNKNOWN", true);
     assert_eq!(
         world.incidents().await,
-        [told(beat, "BEAT_DOWN", false), own],
+        [alerted(beat, "BEAT_DOWN", false), own],
         "b stays silent"
     );
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_failure_of_a_member_is_told_although_beat_is_down(pool: PgPool) {
+async fn a_failure_of_a_member_is_reported_although_beat_is_down(pool: PgPool) {
     let world = World::new(pool).await;
     world.channel("one").await;
     let beat = world.silent_beat(&["a", "b"]).await;
@@ -54,10 +54,10 @@ async fn a_failure_of_a_member_is_told_although_beat_is_down(pool: PgPool) {
     world.finished("a", "failure").await;
     world.finished("a", "failure").await;
 
-    let incidents = [told(beat, "BEAT_DOWN", true), told(a.id.0, "FAILED", true)];
+    let incidents = [alerted(beat, "BEAT_DOWN", true), alerted(a.id.0, "FAILED", true)];
     assert_eq!(world.incidents().await, incidents);
     world.alive().await;
-    let incidents = [told(beat, "BEAT_DOWN", false), told(a.id.0, "FAILED", true)];
+    let incidents = [alerted(beat, "BEAT_DOWN", false), alerted(a.id.0, "FAILED", true)];
     assert_eq!(
         world.incidents().await,
         incidents,
@@ -82,7 +82,7 @@ async fn a_member_that_recovered_and_then_failed_stays_down_when_beat_is_back(po
 
     assert_eq!(
         world.incidents().await,
-        [told(beat, "BEAT_DOWN", false), told(a.id.0, "FAILED", true)]
+        [alerted(beat, "BEAT_DOWN", false), alerted(a.id.0, "FAILED", true)]
     );
     assert_eq!(world.status(&a).await, Status::Down);
 }
@@ -108,7 +108,7 @@ async fn a_member_that_fails_and_then_succeeds_in_one_batch_leaves_nothing_open(
     assert_eq!(world.status(&a).await, Status::Up);
     assert_eq!(
         world.incidents().await,
-        [told(beat, "BEAT_DOWN", true), told(a.id.0, "FAILED", false)]
+        [alerted(beat, "BEAT_DOWN", true), alerted(a.id.0, "FAILED", false)]
     );
 }
 
@@ -126,7 +126,7 @@ async fn a_member_that_was_paused_or_deleted_stays_so(pool: PgPool) {
 
     world.alive().await;
 
-    assert_eq!(world.incidents().await, [told(beat, "BEAT_DOWN", false)]);
+    assert_eq!(world.incidents().await, [alerted(beat, "BEAT_DOWN", false)]);
     assert_eq!(world.status(&paused).await, Status::Paused);
     assert_eq!(world.entry("kept").await.state.status, Status::New);
 }
@@ -202,7 +202,7 @@ async fn a_member_that_is_judged_again_while_beat_returns_is_no_deadlock(pool: P
     let ((), joined) = tokio::join!(world.alive(), join);
 
     assert_eq!(joined, [a.id]);
-    assert_eq!(world.incidents().await, [told(beat, "BEAT_DOWN", false)]);
+    assert_eq!(world.incidents().await, [alerted(beat, "BEAT_DOWN", false)]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -262,28 +262,28 @@ async fn an_entry_whose_verdict_waited_for_beat_is_given_a_moment_when_beat_is_b
     let world = World::new(pool).await;
     world.schedule(&["a", "b"]).await;
     world.advance(50);
-    Process(1).speaks(&world).await;
+    Process(1).is_reporting(&world).await;
     // Both entries fall due. Their verdicts wait for the verdict on Beat, which falls after 30 s.
     for _ in 0..30 {
         world.sweep_after(1).await;
     }
     let beat = world.beat_id().await;
-    assert_eq!(world.incidents().await, [told(beat, "BEAT_DOWN", true)]);
+    assert_eq!(world.incidents().await, [alerted(beat, "BEAT_DOWN", true)]);
 
-    Process(2).speaks(&world).await;
+    Process(2).is_reporting(&world).await;
     for _ in 0..5 {
         world.sweep_after(1).await;
     }
-    assert_eq!(world.incidents().await, [told(beat, "BEAT_DOWN", false)]);
+    assert_eq!(world.incidents().await, [alerted(beat, "BEAT_DOWN", false)]);
     world.finished("a", "success").await;
     for _ in 0..20 {
         world.sweep_after(1).await;
     }
 
-    let own = told(world.entry("b").await.id.0, "UNKNOWN", true);
+    let own = alerted(world.entry("b").await.id.0, "UNKNOWN", true);
     assert_eq!(
         world.incidents().await,
-        [told(beat, "BEAT_DOWN", false), own],
+        [alerted(beat, "BEAT_DOWN", false), own],
         "no run of b arrived"
     );
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::setup::{World, entry, told};
+use crate::setup::{World, alerted, entry};
 
 /// How a process of Beat ends.
 #[derive(Clone, Copy, PartialEq)]
@@ -98,7 +98,7 @@ async fn entries_that_a_crash_loop_never_sends_are_one_incident_of_beat(pool: Pg
     }
 
     let beat = world.beat_id().await;
-    assert_eq!(world.incidents().await, [told(beat, "BEAT_CRASH_LOOP", true)]);
+    assert_eq!(world.incidents().await, [alerted(beat, "BEAT_CRASH_LOOP", true)]);
     assert_eq!(world.members().await, 2, "c is sent in time");
     let (summary, evidence, repair) = world.story().await;
     for words in [
@@ -125,7 +125,7 @@ async fn entries_that_a_crash_loop_never_sends_are_one_incident_of_beat(pool: Pg
     let mended_at = world.now();
     world.finished("c", "success").await;
     world.beat_lives(30, &["a", "b", "c"], 62, Ends::Never).await;
-    assert_eq!(world.incidents().await, [told(beat, "BEAT_CRASH_LOOP", false)]);
+    assert_eq!(world.incidents().await, [alerted(beat, "BEAT_CRASH_LOOP", false)]);
     let resolved_at: DateTime<Utc> = sqlx::query_scalar("SELECT resolved_at FROM incident")
         .fetch_one(&world.pool)
         .await
@@ -138,18 +138,18 @@ async fn entries_that_a_crash_loop_never_sends_are_one_incident_of_beat(pool: Pg
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn deployments_that_put_entries_off_are_told_of_the_entries(pool: PgPool) {
+async fn deployments_that_put_entries_off_are_reported_for_the_entries(pool: PgPool) {
     let world = World::new(pool).await;
     for boot in 1..=8 {
         world.beat_lives(boot, &["a"], 20, Ends::Stops).await;
         world.pause(5).await;
     }
     let a = world.entry("a").await.id.0;
-    assert_eq!(world.incidents().await, [told(a, "SCHEDULE_RESET", true)]);
+    assert_eq!(world.incidents().await, [alerted(a, "SCHEDULE_RESET", true)]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_crash_loop_in_which_every_entry_is_sent_in_time_is_not_told(pool: PgPool) {
+async fn a_crash_loop_in_which_every_entry_is_sent_in_time_is_not_reported(pool: PgPool) {
     let world = World::new(pool).await;
     for boot in 1..=10 {
         world.beat_lives(boot, &["a"], 20, Ends::Killed).await;
@@ -168,7 +168,7 @@ async fn the_pauses_of_a_crash_loop_are_one_incident_once_it_is_known(pool: PgPo
         world.pause(if boot == 4 { 60 } else { 15 }).await;
     }
     let beat = world.beat_id().await;
-    let expected = [told(beat, "BEAT_CRASH_LOOP", true)];
+    let expected = [alerted(beat, "BEAT_CRASH_LOOP", true)];
     assert_eq!(world.incidents().await, expected);
     for boot in 5..=8 {
         world.beat_lives(boot, &["a"], 10, Ends::Killed).await;
@@ -188,14 +188,14 @@ async fn a_beat_that_is_silent_and_not_started_again_is_down_however_often_it_cr
         world.finished("a", "success").await;
         world.pause(40).await;
         let last = world.incidents().await.pop();
-        assert_eq!(last, Some(told(world.beat_id().await, "BEAT_DOWN", true)));
+        assert_eq!(last, Some(alerted(world.beat_id().await, "BEAT_DOWN", true)));
     }
     // Each of the first two incidents ended with the next start. By then, Deadbeat knows that the third crash is part of a loop.
     world.beat_lives(4, &["a"], 10, Ends::Killed).await;
     world.pause(40).await;
     world.beat_lives(5, &["a"], 59, Ends::Never).await;
     let beat = world.beat_id().await;
-    let down = |open| told(beat, "BEAT_DOWN", open);
+    let down = |open| alerted(beat, "BEAT_DOWN", open);
     assert_eq!(world.incidents().await, [down(false), down(false), down(true)]);
     world.pause(1).await;
     world
@@ -205,7 +205,7 @@ async fn a_beat_that_is_silent_and_not_started_again_is_down_however_often_it_cr
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_restart_by_hand_does_not_end_a_loop_that_is_told(pool: PgPool) {
+async fn a_restart_by_hand_does_not_end_a_loop_that_is_reported(pool: PgPool) {
     let world = World::new(pool).await;
     for boot in 1..=8 {
         let ends = if boot == 7 { Ends::Stops } else { Ends::Killed };
@@ -213,17 +213,17 @@ async fn a_restart_by_hand_does_not_end_a_loop_that_is_told(pool: PgPool) {
         world.pause(5).await;
     }
     let beat = world.beat_id().await;
-    assert_eq!(world.incidents().await, [told(beat, "BEAT_CRASH_LOOP", true)]);
+    assert_eq!(world.incidents().await, [alerted(beat, "BEAT_CRASH_LOOP", true)]);
     assert_eq!(world.count("SELECT count(*) FROM incident").await, 1);
     // A deployment repairs the crash.
     world.beat_lives(9, &["a"], 20, Ends::Stops).await;
-    assert_eq!(world.incidents().await, [told(beat, "BEAT_CRASH_LOOP", true)]);
+    assert_eq!(world.incidents().await, [alerted(beat, "BEAT_CRASH_LOOP", true)]);
     world.beat_lives(10, &["a"], 62, Ends::Never).await;
-    assert_eq!(world.incidents().await, [told(beat, "BEAT_CRASH_LOOP", false)]);
+    assert_eq!(world.incidents().await, [alerted(beat, "BEAT_CRASH_LOOP", false)]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_loop_that_is_told_when_beat_lives_for_long_enough_ends_with_its_next_report(pool: PgPool) {
+async fn a_loop_that_is_reported_when_beat_lives_for_long_enough_ends_with_its_next_report(pool: PgPool) {
     let world = World::new(pool).await;
     let channel = world.channel("one").await;
     for (boot, pause) in [(1, 2), (2, 3), (3, 3)] {
@@ -233,12 +233,12 @@ async fn a_loop_that_is_told_when_beat_lives_for_long_enough_ends_with_its_next_
     // The incident opens 57 s after this start. The entry was due a minute after the first start, and was put off by a minute and its grace.
     world.beat_lives(4, &["a"], 59, Ends::Never).await;
     let beat = world.beat_id().await;
-    assert_eq!(world.incidents().await, [told(beat, "BEAT_CRASH_LOOP", true)]);
+    assert_eq!(world.incidents().await, [alerted(beat, "BEAT_CRASH_LOOP", true)]);
     world.pause(1).await;
     world
         .says(4, "running", world.now() - TimeDelta::seconds(60))
         .await;
-    assert_eq!(world.incidents().await, [told(beat, "BEAT_CRASH_LOOP", false)]);
+    assert_eq!(world.incidents().await, [alerted(beat, "BEAT_CRASH_LOOP", false)]);
     assert_eq!(world.status(&world.entry("a").await).await, Status::New);
     assert_eq!(
         world.deliveries().await,
@@ -247,7 +247,7 @@ async fn a_loop_that_is_told_when_beat_lives_for_long_enough_ends_with_its_next_
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn crashes_while_nothing_is_due_are_not_told(pool: PgPool) {
+async fn crashes_while_nothing_is_due_are_not_reported(pool: PgPool) {
     let world = World::new(pool).await;
     for boot in 1..=4 {
         world.beat_lives(boot, &["a"], 10, Ends::Killed).await;
@@ -260,7 +260,7 @@ async fn crashes_while_nothing_is_due_are_not_told(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_beat_that_fails_at_each_start_is_told_when_its_silence_is(pool: PgPool) {
+async fn a_beat_that_fails_at_each_start_is_reported_when_its_silence_is(pool: PgPool) {
     let world = World::new(pool).await;
     world.beat_lives(1, &["a", "b"], 20, Ends::Killed).await;
     for boot in 2..=20 {
@@ -268,18 +268,18 @@ async fn a_beat_that_fails_at_each_start_is_told_when_its_silence_is(pool: PgPoo
         world.pause(3).await;
     }
     let beat = world.beat_id().await;
-    assert_eq!(world.incidents().await, [told(beat, "BEAT_CRASH_LOOP", true)]);
+    assert_eq!(world.incidents().await, [alerted(beat, "BEAT_CRASH_LOOP", true)]);
     assert_eq!(world.story().await.0.matches("MemoryError").count(), 1);
     world.pause(120).await;
     assert_eq!(world.members().await, 2);
 
     world.beat_lives(30, &["a", "b"], 62, Ends::Never).await;
-    assert_eq!(world.incidents().await, [told(beat, "BEAT_CRASH_LOOP", false)]);
+    assert_eq!(world.incidents().await, [alerted(beat, "BEAT_CRASH_LOOP", false)]);
     assert_eq!(world.count("SELECT count(*) FROM incident").await, 1);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_start_that_fails_before_anything_was_heard_is_no_sign_of_life(pool: PgPool) {
+async fn a_start_that_fails_before_anything_was_received_is_no_heartbeat(pool: PgPool) {
     let world = World::new(pool).await;
     for boot in 1..=5 {
         world.says(boot, "failed", world.now()).await;

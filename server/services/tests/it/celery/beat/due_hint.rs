@@ -7,7 +7,7 @@ use deadbeat_services::monitor;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::setup::{World, told};
+use crate::setup::{World, alerted};
 
 type Instant = Option<DateTime<Utc>>;
 
@@ -72,7 +72,7 @@ impl World {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn what_only_beat_can_compute_is_armed_by_its_word_and_not_before(pool: PgPool) {
+async fn what_only_beat_can_compute_is_armed_by_its_hint_and_not_before(pool: PgPool) {
     let world = World::new(pool).await;
     world
         .register(&[by_rule("told", Some(world.second(60))), by_rule("untold", None)])
@@ -116,10 +116,10 @@ async fn a_run_that_does_not_come_after_a_hint_is_one_incident_and_one_alert(poo
     }
 
     let a = world.entry("a").await;
-    assert_eq!(world.incidents().await, [told(a.id.0, "UNKNOWN", true)]);
+    assert_eq!(world.incidents().await, [alerted(a.id.0, "UNKNOWN", true)]);
     assert_eq!(world.deliveries().await, [("opened".to_owned(), channel)]);
     world.finished("a", "success").await;
-    assert_eq!(world.incidents().await, [told(a.id.0, "UNKNOWN", false)]);
+    assert_eq!(world.incidents().await, [alerted(a.id.0, "UNKNOWN", false)]);
     assert_eq!(world.alerts().await, ["opened", "resolved"]);
     assert_eq!(
         world.due_and_deadline("a").await,
@@ -191,7 +191,7 @@ async fn never_again_ends_what_is_to_come_and_not_what_is_owed(pool: PgPool) {
     assert_eq!(world.due_and_deadline("over").await, (None, None));
     assert_eq!(world.down_within(3_600).await, 1);
     let last = world.entry("last").await;
-    assert_eq!(world.incidents().await, [told(last.id.0, "UNKNOWN", true)]);
+    assert_eq!(world.incidents().await, [alerted(last.id.0, "UNKNOWN", true)]);
     world.finished("last", "success").await;
     assert_eq!(world.due_and_deadline("last").await, (None, None));
     assert_eq!(world.down_within(3_600).await, 0);
@@ -218,7 +218,7 @@ async fn a_hint_that_travelled_faster_than_the_one_before_does_not_excuse_its_sl
         .incidents()
         .await
         .into_iter()
-        .map(|told| told.cause)
+        .map(|alerted| alerted.cause)
         .collect();
     assert_eq!(causes, ["UNKNOWN", "UNKNOWN"]);
     for entry in ["rule", "once"] {
@@ -347,17 +347,17 @@ async fn what_gathered_while_we_were_away_raises_no_alarm(pool: PgPool) {
         let mut entry = by_rule("a", Some(world.second(60)));
         entry["longest_run_seconds"] = longest_run_seconds.clone();
         let listed = world.an_event("beat_schedule", json!({"beat": "shop", "entries": [entry]}));
-        let mut told = [listed, world.beat_due("shop", "a", Some(world.second(3_660)))].to_vec();
+        let mut alerted = [listed, world.beat_due("shop", "a", Some(world.second(3_660)))].to_vec();
         let run = json!({"beat": "shop", "entry": "a", "run_id": uuid::Uuid::new_v4(), "outcome": "success"});
         for (kind, second) in [("run_started", 61), ("run_finished", 65)] {
             let mut event = world.an_event(kind, run.clone());
             event["at"] = json!(world.second(second));
-            told.push(event);
+            alerted.push(event);
         }
 
         // All reports arrive together, two minutes late: the list, and what Beat sent and what ran meanwhile.
         world.moved_to(180.0);
-        assert_eq!(world.events(told).await, vec![Verdict::Accepted; 4]);
+        assert_eq!(world.events(alerted).await, vec![Verdict::Accepted; 4]);
 
         assert_eq!(
             world.down_within(60).await,

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::setup::{World, entry, told};
+use crate::setup::{World, alerted, entry};
 
 impl World {
     /// Beat sends a heartbeat every ten seconds for some seconds.
@@ -45,7 +45,7 @@ async fn an_empty_list_is_one_alert_and_a_list_with_entries_ends_it(pool: PgPool
     world.lives_for(60).await;
 
     let beat = world.beat_id().await;
-    assert_eq!(world.incidents().await, [told(beat, "SCHEDULE_EMPTIED", true)]);
+    assert_eq!(world.incidents().await, [alerted(beat, "SCHEDULE_EMPTIED", true)]);
     assert_eq!(world.statuses(&["a", "b", "c"]).await, [Status::Paused; 3]);
     let (summary, evidence): (String, Value) = sqlx::query_as("SELECT summary, evidence FROM incident")
         .fetch_one(&world.pool)
@@ -59,7 +59,10 @@ async fn an_empty_list_is_one_alert_and_a_list_with_entries_ends_it(pool: PgPool
 
     world.schedule(&["a", "b", "c"]).await;
 
-    assert_eq!(world.incidents().await, [told(beat, "SCHEDULE_EMPTIED", false)]);
+    assert_eq!(
+        world.incidents().await,
+        [alerted(beat, "SCHEDULE_EMPTIED", false)]
+    );
     assert_eq!(
         world.deliveries().await,
         [("opened".to_owned(), channel), ("resolved".to_owned(), channel)]
@@ -116,7 +119,7 @@ async fn a_list_in_which_all_entries_are_disabled_is_empty(pool: PgPool) {
     world.lives_for(50).await;
 
     let beat = world.beat_id().await;
-    assert_eq!(world.incidents().await, [told(beat, "SCHEDULE_EMPTIED", true)]);
+    assert_eq!(world.incidents().await, [alerted(beat, "SCHEDULE_EMPTIED", true)]);
 }
 
 /// Returns entries that are in any Beat's schedule: the SDK's canary, and Celery's cleanup for a result backend without expiry.
@@ -169,7 +172,7 @@ async fn a_list_of_the_canary_and_of_celerys_own_entries_is_empty(pool: PgPool) 
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn what_is_empty_for_a_moment_and_a_single_entry_that_leaves_are_not_told(pool: PgPool) {
+async fn what_is_empty_for_a_moment_and_a_single_entry_that_leaves_are_not_reported(pool: PgPool) {
     let world = World::new(pool).await;
     world.schedule(&["a", "b"]).await;
     world.lives_for(10).await;
@@ -207,15 +210,18 @@ async fn a_person_who_acknowledges_it_ends_it_and_the_monitors_stay_retired(pool
     world.schedule(&[]).await;
     world.lives_for(60).await;
     let beat = world.beat_id().await;
-    assert_eq!(world.incidents().await, [told(beat, "SCHEDULE_EMPTIED", false)]);
+    assert_eq!(
+        world.incidents().await,
+        [alerted(beat, "SCHEDULE_EMPTIED", false)]
+    );
     assert_eq!(world.statuses(&["a", "b"]).await, [Status::Paused; 2]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_beat_that_comes_back_from_silence_with_an_empty_list_is_told_as_emptied(pool: PgPool) {
+async fn a_beat_that_comes_back_from_silence_with_an_empty_list_is_reported_as_emptied(pool: PgPool) {
     let world = World::new(pool).await;
     let beat = world.silent_beat(&["a", "b"]).await;
-    assert_eq!(world.incidents().await, [told(beat, "BEAT_DOWN", true)]);
+    assert_eq!(world.incidents().await, [alerted(beat, "BEAT_DOWN", true)]);
 
     world.schedule(&[]).await;
     world.lives_for(60).await;
@@ -223,8 +229,8 @@ async fn a_beat_that_comes_back_from_silence_with_an_empty_list_is_told_as_empti
     assert_eq!(
         world.incidents().await,
         [
-            told(beat, "BEAT_DOWN", false),
-            told(beat, "SCHEDULE_EMPTIED", true)
+            alerted(beat, "BEAT_DOWN", false),
+            alerted(beat, "SCHEDULE_EMPTIED", true)
         ]
     );
     // Beat stops reporting and comes back with a list that is still empty: no channel gets an all-clear.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::setup::{World, entry, told};
+use crate::setup::{World, alerted, entry};
 
 /// An entry whose next run is in a day.
 fn daily(name: &str) -> Value {
@@ -27,13 +27,13 @@ impl Process {
         event
     }
 
-    fn sign_of_life(self, world: &World) -> Value {
+    fn heartbeat(self, world: &World) -> Value {
         let alive = json!({"beat": "shop", "period_seconds": 10.0, "grace_seconds": 20.0});
         world.an_event("beat_alive", self.identify(alive))
     }
 
-    pub async fn speaks(self, world: &World) {
-        world.event(self.sign_of_life(world)).await;
+    pub async fn is_reporting(self, world: &World) {
+        world.event(self.heartbeat(world)).await;
     }
 
     async fn lists(self, world: &World, entries: &[&str]) {
@@ -48,7 +48,7 @@ impl World {
     async fn speak(&self, processes: &[Process], seconds: i64) {
         for _ in 0..seconds / 10 {
             for process in processes {
-                process.speaks(self).await;
+                process.is_reporting(self).await;
             }
             self.sweep_after(10).await;
         }
@@ -72,7 +72,7 @@ async fn two_beats_of_one_schedule_are_one_incident_that_ends_with_one_of_them(p
     world.speak(&[FIRST, SECOND], 300).await;
 
     let beat = world.beat_id().await;
-    assert_eq!(world.incidents().await, [told(beat, "BEAT_DUPLICATE", true)]);
+    assert_eq!(world.incidents().await, [alerted(beat, "BEAT_DUPLICATE", true)]);
     let (summary, evidence, repair): (String, Value, Value) =
         sqlx::query_as("SELECT summary, evidence, repair FROM incident")
             .fetch_one(&world.pool)
@@ -89,12 +89,12 @@ async fn two_beats_of_one_schedule_are_one_incident_that_ends_with_one_of_them(p
     world.speak(&[FIRST], 20).await;
     assert_eq!(
         world.incidents().await,
-        [told(beat, "BEAT_DUPLICATE", true)],
+        [alerted(beat, "BEAT_DUPLICATE", true)],
         "the second process may report late"
     );
     world.speak(&[FIRST], 60).await;
 
-    assert_eq!(world.incidents().await, [told(beat, "BEAT_DUPLICATE", false)]);
+    assert_eq!(world.incidents().await, [alerted(beat, "BEAT_DUPLICATE", false)]);
     assert_eq!(
         world.deliveries().await,
         [("opened".to_owned(), channel), ("resolved".to_owned(), channel)]
@@ -114,7 +114,7 @@ async fn deployments_of_beat_are_silent_however_the_processes_overlap(pool: PgPo
     }
     // Ten times, a process stops for a moment and comes back with another boot id within its grace.
     for boot in 20..30 {
-        Process(boot).speaks(&world).await;
+        Process(boot).is_reporting(&world).await;
         world.sweep_after(15).await;
     }
     assert_eq!(world.incidents_of_beat().await, 0);
@@ -124,11 +124,11 @@ async fn deployments_of_beat_are_silent_however_the_processes_overlap(pool: PgPo
 async fn reports_of_a_beat_that_is_over_may_come_late_and_in_any_order(pool: PgPool) {
     let world = World::new(pool).await;
     FIRST.lists(&world, &["a"]).await;
-    FIRST.speaks(&world).await;
+    FIRST.is_reporting(&world).await;
     let mut late = Vec::new();
     for _ in 0..30 {
         world.advance(10);
-        late.push(FIRST.sign_of_life(&world));
+        late.push(FIRST.heartbeat(&world));
     }
     late.reverse();
     SECOND.lists(&world, &["a"]).await;
@@ -149,13 +149,13 @@ async fn three_beats_that_fall_silent_one_by_one_are_one_incident(pool: PgPool) 
     world.speak(&[FIRST, SECOND, THIRD], 200).await;
     world.speak(&[SECOND, THIRD], 100).await;
     let beat = world.beat_id().await;
-    assert_eq!(world.incidents().await, [told(beat, "BEAT_DUPLICATE", true)]);
+    assert_eq!(world.incidents().await, [alerted(beat, "BEAT_DUPLICATE", true)]);
     world.speak(&[THIRD], 100).await;
-    assert_eq!(world.incidents().await, [told(beat, "BEAT_DUPLICATE", false)]);
+    assert_eq!(world.incidents().await, [alerted(beat, "BEAT_DUPLICATE", false)]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn both_beats_fall_silent_and_that_is_told_as_such(pool: PgPool) {
+async fn both_beats_fall_silent_and_that_is_reported_as_such(pool: PgPool) {
     let world = World::new(pool).await;
     FIRST.lists(&world, &["a"]).await;
     SECOND.lists(&world, &["a"]).await;
@@ -166,7 +166,10 @@ async fn both_beats_fall_silent_and_that_is_told_as_such(pool: PgPool) {
     let beat = world.beat_id().await;
     assert_eq!(
         world.incidents().await,
-        [told(beat, "BEAT_DUPLICATE", false), told(beat, "BEAT_DOWN", true)]
+        [
+            alerted(beat, "BEAT_DUPLICATE", false),
+            alerted(beat, "BEAT_DOWN", true)
+        ]
     );
 }
 
@@ -174,7 +177,7 @@ async fn both_beats_fall_silent_and_that_is_told_as_such(pool: PgPool) {
 async fn invented_boots_and_a_list_that_cannot_be_read_stop_nothing(pool: PgPool) {
     let world = World::new(pool).await;
     for boot in 0..100 {
-        Process(boot).speaks(&world).await;
+        Process(boot).is_reporting(&world).await;
     }
     let kept = "SELECT jsonb_array_length(incarnations)::bigint FROM beat";
     assert_eq!(world.count(kept).await, 16);
@@ -182,9 +185,9 @@ async fn invented_boots_and_a_list_that_cannot_be_read_stop_nothing(pool: PgPool
         .execute(&world.pool)
         .await
         .unwrap();
-    FIRST.speaks(&world).await;
+    FIRST.is_reporting(&world).await;
     assert_eq!(world.count(kept).await, 1);
-    let mut unreadable = FIRST.sign_of_life(&world);
+    let mut unreadable = FIRST.heartbeat(&world);
     unreadable["boot"] = json!("not an id");
     let verdicts = world.events(vec![unreadable]).await;
     assert!(
@@ -206,12 +209,12 @@ async fn an_outage_of_ours_neither_ends_nor_begins_it(pool: PgPool) {
     SECOND.lists(&world, &["a"]).await;
     world.speak(&[FIRST, SECOND], 200).await;
     let beat = world.beat_id().await;
-    assert_eq!(world.incidents().await, [told(beat, "BEAT_DUPLICATE", true)]);
+    assert_eq!(world.incidents().await, [alerted(beat, "BEAT_DUPLICATE", true)]);
 
     world.was_blind(600).await;
     world.speak(&[SECOND, FIRST], 60).await;
 
-    assert_eq!(world.incidents().await, [told(beat, "BEAT_DUPLICATE", true)]);
+    assert_eq!(world.incidents().await, [alerted(beat, "BEAT_DUPLICATE", true)]);
     assert_eq!(world.count("SELECT count(*) FROM incident").await, 1);
 }
 

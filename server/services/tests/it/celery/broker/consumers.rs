@@ -3,10 +3,10 @@
 use serde_json::json;
 use sqlx::PgPool;
 
-use crate::setup::{World, told};
+use crate::setup::{World, alerted};
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_queue_that_no_worker_consumes_is_told_once_with_the_command_that_helps(pool: PgPool) {
+async fn a_queue_that_no_worker_consumes_is_reported_once_with_the_command_that_helps(pool: PgPool) {
     let world = World::new(pool).await;
     world.worker_says("celery@w1", json!({})).await;
     world.queue_has("reports", 3, Some(4.0)).await;
@@ -25,7 +25,10 @@ async fn a_queue_that_no_worker_consumes_is_told_once_with_the_command_that_help
     world.queue_has("reports", 5, Some(44.0)).await;
 
     let queue = world.queue_id("reports").await;
-    assert_eq!(world.incidents().await, [told(queue, "QUEUE_UNCONSUMED", true)]);
+    assert_eq!(
+        world.incidents().await,
+        [alerted(queue, "QUEUE_UNCONSUMED", true)]
+    );
     let repair = world.repair().await;
     assert!(
         repair.contains("celery -A shop control add_consumer reports -d celery@w1"),
@@ -35,7 +38,10 @@ async fn a_queue_that_no_worker_consumes_is_told_once_with_the_command_that_help
         .worker_says("celery@w1", json!({"queues": ["celery", "reports"]}))
         .await;
     world.queue_has("reports", 5, Some(46.0)).await;
-    assert_eq!(world.incidents().await, [told(queue, "QUEUE_UNCONSUMED", false)]);
+    assert_eq!(
+        world.incidents().await,
+        [alerted(queue, "QUEUE_UNCONSUMED", false)]
+    );
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -50,7 +56,7 @@ async fn a_queue_whose_consumer_is_lost_is_that_workers_incident(pool: PgPool) {
         world.advance(10);
     }
 
-    assert_eq!(world.incidents().await, [told(worker, "WORKER_LOST", true)]);
+    assert_eq!(world.incidents().await, [alerted(worker, "WORKER_LOST", true)]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -66,7 +72,10 @@ async fn a_deployment_that_stops_all_workers_has_five_minutes(pool: PgPool) {
     world.queue_has("celery", 9, None).await;
 
     let queue = world.queue_id("celery").await;
-    assert_eq!(world.incidents().await, [told(queue, "QUEUE_UNCONSUMED", true)]);
+    assert_eq!(
+        world.incidents().await,
+        [alerted(queue, "QUEUE_UNCONSUMED", true)]
+    );
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -107,7 +116,10 @@ async fn a_queue_whose_head_changes_is_consumed_by_somebody_who_does_not_report(
         thumbs("b").await;
     }
     let queue = world.queue_id("thumbs").await;
-    assert_eq!(world.incidents().await, [told(queue, "QUEUE_UNCONSUMED", true)]);
+    assert_eq!(
+        world.incidents().await,
+        [alerted(queue, "QUEUE_UNCONSUMED", true)]
+    );
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]

@@ -42,7 +42,7 @@ async fn the_alert_of_a_lost_host_lists_what_its_beat_schedules(pool: PgPool) {
 
     world.goes_on(35, &without_a()).await;
 
-    world.is_told(&[("host", "HOST_LOST", true)]).await;
+    world.is_alerted(&[("host", "HOST_LOST", true)]).await;
     let (names, count) = listed(&world).await;
     assert_eq!((names.len(), count), (50, 59));
     assert!(
@@ -73,6 +73,6 @@ async fn the_alert_of_a_lost_host_lists_what_ran_in_its_workers(pool: PgPool) {
     scene.beat = Some("C");
     world.goes_on(35, &scene).await;
 
-    world.is_told(&[("host", "HOST_LOST", true)]).await;
+    world.is_alerted(&[("host", "HOST_LOST", true)]).await;
     assert_eq!(listed(&world).await, (vec!["a".to_owned()], 1));
 }

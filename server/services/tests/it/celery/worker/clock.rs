@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::setup::{World, told};
+use crate::setup::{World, alerted};
 
 const CANARY: &str = "deadbeat.canary";
 /// How far the clock of the worker's host is ahead after the step.
@@ -37,7 +37,7 @@ impl World {
         }
     }
 
-    async fn told_of_canary(&self, kind: &str, run: Uuid, rest: Value) {
+    async fn alerted_of_canary(&self, kind: &str, run: Uuid, rest: Value) {
         let mut said =
             json!({"beat": "shop", "entry": CANARY, "task": CANARY, "run_id": run, "queue": "celery"});
         for (field, value) in rest.as_object().unwrap() {
@@ -58,11 +58,11 @@ impl World {
     async fn a_canary_runs(&self) {
         let run = Uuid::new_v4();
         let worker = json!({"worker": "w1"});
-        self.told_of_canary("run_published", run, json!({})).await;
-        self.told_of_canary("run_received", run, worker.clone()).await;
-        self.told_of_canary("run_started", run, worker.clone()).await;
+        self.alerted_of_canary("run_published", run, json!({})).await;
+        self.alerted_of_canary("run_received", run, worker.clone()).await;
+        self.alerted_of_canary("run_started", run, worker.clone()).await;
         let ended = json!({"worker": "w1", "outcome": "success"});
-        self.told_of_canary("run_finished", run, ended).await;
+        self.alerted_of_canary("run_finished", run, ended).await;
     }
 }
 
@@ -79,19 +79,19 @@ async fn a_canary_that_was_taken_and_dropped_by_a_clock_that_is_ahead_is_part_of
     // The clock steps after the report that the canary was received, and before its start. Later messages are dropped when they arrive.
     world.report_with(2, TimeDelta::zero()).await;
     let run = Uuid::new_v4();
-    world.told_of_canary("run_published", run, json!({})).await;
+    world.alerted_of_canary("run_published", run, json!({})).await;
     world
-        .told_of_canary("run_received", run, json!({"worker": "w1"}))
+        .alerted_of_canary("run_received", run, json!({"worker": "w1"}))
         .await;
     for _ in 0..20 {
         world.report_with(2, AHEAD).await;
         world
-            .told_of_canary("run_published", Uuid::new_v4(), json!({}))
+            .alerted_of_canary("run_published", Uuid::new_v4(), json!({}))
             .await;
     }
 
     let worker = world.worker_id("w1").await;
-    assert_eq!(world.incidents().await, [told(worker, "CLOCK_SKEW", true)]);
+    assert_eq!(world.incidents().await, [alerted(worker, "CLOCK_SKEW", true)]);
     assert_eq!(world.members().await, 1);
 }
 
@@ -105,11 +105,11 @@ async fn what_expired_by_a_clock_that_is_set_right_before_it_is_reported_is_part
     for _ in 0..20 {
         world.report_with(2, AHEAD).await;
         world
-            .told_of_canary("run_published", Uuid::new_v4(), json!({}))
+            .alerted_of_canary("run_published", Uuid::new_v4(), json!({}))
             .await;
     }
-    let told = [told(world.worker_id("w1").await, "CLOCK_SKEW", true)];
-    assert_eq!(world.incidents().await, told);
+    let alerted = [alerted(world.worker_id("w1").await, "CLOCK_SKEW", true)];
+    assert_eq!(world.incidents().await, alerted);
 
     // The message expired by the old clock, and the worker sends its report by the new clock.
     let ended = json!({
@@ -120,5 +120,5 @@ async fn what_expired_by_a_clock_that_is_set_right_before_it_is_reported_is_part
     ended["at"] = json!(world.now() + AHEAD);
     world.event(ended).await;
 
-    assert_eq!(world.incidents().await, told);
+    assert_eq!(world.incidents().await, alerted);
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::setup::{World, entry, told};
+use crate::setup::{World, alerted, entry};
 
 const OLD: Uuid = Uuid::from_u128(0xa);
 const NEW: Uuid = Uuid::from_u128(0xb);
@@ -78,7 +78,7 @@ async fn running(pool: PgPool, rest: Value) -> World {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_run_of_a_worker_that_was_killed_and_restarted_is_told_within_seconds(pool: PgPool) {
+async fn a_run_of_a_worker_that_was_killed_and_restarted_is_reported_within_seconds(pool: PgPool) {
     let world = running(pool, json!({})).await;
     world.advance(3);
     world.lives(NEW, json!({})).await;
@@ -87,7 +87,7 @@ async fn a_run_of_a_worker_that_was_killed_and_restarted_is_told_within_seconds(
 
     assert_eq!(
         world.incidents().await,
-        [told(world.a_id().await, "WORKER_KILLED", true)]
+        [alerted(world.a_id().await, "WORKER_KILLED", true)]
     );
     assert!(
         world.summary().await.contains("has been replaced"),
@@ -97,13 +97,13 @@ async fn a_run_of_a_worker_that_was_killed_and_restarted_is_told_within_seconds(
     world.pass(120, NEW, &json!({})).await;
     assert_eq!(
         world.incidents().await,
-        [told(world.a_id().await, "WORKER_KILLED", true)],
+        [alerted(world.a_id().await, "WORKER_KILLED", true)],
         "once"
     );
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_run_of_a_worker_that_is_killed_while_it_stops_is_told(pool: PgPool) {
+async fn a_run_of_a_worker_that_is_killed_while_it_stops_is_reported(pool: PgPool) {
     let world = running(pool, json!({})).await;
     world
         .lives(OLD, json!({"state": "stopping", "running": [RUN], "active": 1}))
@@ -117,13 +117,13 @@ async fn a_run_of_a_worker_that_is_killed_while_it_stops_is_told(pool: PgPool) {
 
     let incidents = world.incidents().await;
     assert!(
-        incidents.contains(&told(world.a_id().await, "WORKER_KILLED", true)),
+        incidents.contains(&alerted(world.a_id().await, "WORKER_KILLED", true)),
         "{incidents:?}"
     );
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_goodbye_with_an_open_run_is_told_when_its_last_reports_have_come(pool: PgPool) {
+async fn an_end_report_with_an_open_run_is_reported_when_its_last_reports_have_come(pool: PgPool) {
     let world = running(pool, json!({})).await;
     world
         .lives(OLD, json!({"state": "stopped", "running": [RUN]}))
@@ -136,7 +136,7 @@ async fn a_goodbye_with_an_open_run_is_told_when_its_last_reports_have_come(pool
 
     assert_eq!(
         world.incidents().await,
-        [told(world.a_id().await, "WORKER_KILLED", true)]
+        [alerted(world.a_id().await, "WORKER_KILLED", true)]
     );
     assert!(
         world
@@ -147,7 +147,7 @@ async fn a_goodbye_with_an_open_run_is_told_when_its_last_reports_have_come(pool
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_run_that_is_delivered_again_is_told_of_nobody(pool: PgPool) {
+async fn a_run_that_is_delivered_again_alerts_nobody(pool: PgPool) {
     let world = running(pool, json!({"acks_late": true})).await;
     world.advance(3);
     world.lives(NEW, json!({})).await;
@@ -163,7 +163,7 @@ async fn a_run_that_is_delivered_again_is_told_of_nobody(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_run_that_is_never_delivered_again_is_told(pool: PgPool) {
+async fn a_run_that_is_never_delivered_again_is_reported(pool: PgPool) {
     let world = running(pool, json!({"acks_late": true})).await;
     world.advance(3);
     world.lives(NEW, json!({})).await;
@@ -172,12 +172,12 @@ async fn a_run_that_is_never_delivered_again_is_told(pool: PgPool) {
 
     assert_eq!(
         world.incidents().await,
-        [told(world.a_id().await, "WORKER_KILLED", true)]
+        [alerted(world.a_id().await, "WORKER_KILLED", true)]
     );
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_start_that_is_reported_after_the_end_of_its_owner_is_told_too(pool: PgPool) {
+async fn a_start_that_is_reported_after_the_end_of_its_owner_is_reported_too(pool: PgPool) {
     let world = World::new(pool).await;
     world.list_hourly().await;
     world.lives(OLD, json!({})).await;
@@ -190,7 +190,7 @@ async fn a_start_that_is_reported_after_the_end_of_its_owner_is_told_too(pool: P
 
     assert_eq!(
         world.incidents().await,
-        [told(world.a_id().await, "WORKER_KILLED", true)]
+        [alerted(world.a_id().await, "WORKER_KILLED", true)]
     );
 }
 
@@ -221,7 +221,7 @@ async fn two_workers_of_one_name_do_not_end_one_another(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_run_that_its_worker_does_not_list_any_more_is_told(pool: PgPool) {
+async fn a_run_that_its_worker_does_not_list_any_more_is_reported(pool: PgPool) {
     let world = running(pool, json!({})).await;
     world.pass(20, OLD, &json!({"running": [RUN], "active": 1})).await;
     assert_eq!(world.incidents().await, []);
@@ -230,7 +230,7 @@ async fn a_run_that_its_worker_does_not_list_any_more_is_told(pool: PgPool) {
 
     assert_eq!(
         world.incidents().await,
-        [told(world.a_id().await, "WORKER_KILLED", true)]
+        [alerted(world.a_id().await, "WORKER_KILLED", true)]
     );
     assert!(world.summary().await.contains("nothing has reported its end"));
 }
@@ -281,7 +281,7 @@ async fn a_worker_that_ends_by_an_error_is_lost_unless_a_new_one_takes_its_queue
         world.sweep().await;
     }
     let w1 = world.worker_id("w1").await;
-    assert_eq!(world.incidents().await, [told(w1, "WORKER_LOST", true)]);
+    assert_eq!(world.incidents().await, [alerted(w1, "WORKER_LOST", true)]);
     assert!(
         world
             .summary()
@@ -289,7 +289,7 @@ async fn a_worker_that_ends_by_an_error_is_lost_unless_a_new_one_takes_its_queue
             .contains("ended by an error (ResponseError)")
     );
     world.lives(Uuid::from_u128(3), json!({})).await;
-    assert_eq!(world.incidents().await, [told(w1, "WORKER_LOST", false)]);
+    assert_eq!(world.incidents().await, [alerted(w1, "WORKER_LOST", false)]);
 
     // The same happens again, and now a new worker consumes the queue.
     world.advance(5);
@@ -303,7 +303,7 @@ async fn a_worker_that_ends_by_an_error_is_lost_unless_a_new_one_takes_its_queue
         world.worker_says("w2", json!({"incarnation": NEW})).await;
         world.sweep().await;
     }
-    assert_eq!(world.incidents().await, [told(w1, "WORKER_LOST", false)]);
+    assert_eq!(world.incidents().await, [alerted(w1, "WORKER_LOST", false)]);
     assert_eq!(
         world
             .count("SELECT count(*) FROM worker WHERE name = 'w1' AND status = 'paused'")
@@ -313,15 +313,15 @@ async fn a_worker_that_ends_by_an_error_is_lost_unless_a_new_one_takes_its_queue
 }
 
 /// A worker is lost, and an incident opens; then other workers start. The incident ends when one of them consumes the lost worker's queue.
-async fn is_replaced_later(pool: PgPool, last_word: Option<Value>) {
+async fn is_replaced_later(pool: PgPool, last_report: Option<Value>) {
     let world = World::new(pool).await;
     let said = |incarnation: u128, started_at, queue: &str| json!({"incarnation": Uuid::from_u128(incarnation), "started_at": started_at, "queues": [queue]});
     let colleague = said(2, world.now(), "celery");
     world.worker_says("w1", said(1, world.now(), "celery")).await;
     world.worker_says("w2", colleague.clone()).await;
     world.advance(5);
-    if let Some(last_word) = last_word {
-        world.worker_says("w1", last_word).await;
+    if let Some(last_report) = last_report {
+        world.worker_says("w1", last_report).await;
     }
     for _ in 0..60 {
         world.advance(1);
@@ -329,7 +329,7 @@ async fn is_replaced_later(pool: PgPool, last_word: Option<Value>) {
         world.sweep().await;
     }
     let w1 = world.worker_id("w1").await;
-    let lost = |is_open| [told(w1, "WORKER_LOST", is_open)];
+    let lost = |is_open| [alerted(w1, "WORKER_LOST", is_open)];
     assert_eq!(world.incidents().await, lost(true), "a colleague is no successor");
 
     let elsewhere = said(3, world.now(), "mail");
@@ -359,7 +359,7 @@ async fn the_incident_of_a_worker_that_was_killed_ends_with_a_later_successor(po
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_worker_that_ends_by_its_brokers_fault_is_told_when_the_broker_is_well_and_it_stays_away(
+async fn a_worker_that_ends_by_its_brokers_fault_is_reported_when_the_broker_is_well_and_it_stays_away(
     pool: PgPool,
 ) {
     let world = World::new(pool).await;
@@ -386,7 +386,7 @@ async fn a_worker_that_ends_by_its_brokers_fault_is_told_when_the_broker_is_well
         .fetch_one(&world.pool)
         .await
         .unwrap();
-    assert_eq!(world.incidents().await, [told(broker, "BROKER_DOWN", true)]);
+    assert_eq!(world.incidents().await, [alerted(broker, "BROKER_DOWN", true)]);
 
     for _ in 0..8 {
         world.event(sample(Value::Null)).await;
@@ -398,7 +398,10 @@ async fn a_worker_that_ends_by_its_brokers_fault_is_told_when_the_broker_is_well
     incidents.sort_by_key(|incident| format!("{incident:?}").contains("WORKER_LOST"));
     assert_eq!(
         incidents,
-        [told(broker, "BROKER_DOWN", false), told(w1, "WORKER_LOST", true)]
+        [
+            alerted(broker, "BROKER_DOWN", false),
+            alerted(w1, "WORKER_LOST", true)
+        ]
     );
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::setup::{World, told};
+use crate::setup::{World, alerted};
 
 /// The workers that answer Celery's inspect, as (name, queue).
 type Answering<'a> = &'a [(&'a str, &'a str)];
@@ -73,7 +73,10 @@ async fn runs_that_vanish_into_one_are_one_incident_that_ends_when_it_has_gone(p
     world.sample_for(45, BOTH).await;
 
     let queue = world.queue().await;
-    assert_eq!(world.incidents().await, [told(queue, "WORKER_WITHOUT_SDK", true)]);
+    assert_eq!(
+        world.incidents().await,
+        [alerted(queue, "WORKER_WITHOUT_SDK", true)]
+    );
     for name in ["a", "b"] {
         assert_eq!(world.entry(name).await.state.status, Status::Down, "{name}");
     }
@@ -96,7 +99,7 @@ async fn runs_that_vanish_into_one_are_one_incident_that_ends_when_it_has_gone(p
 
     assert_eq!(
         world.incidents().await,
-        [told(queue, "WORKER_WITHOUT_SDK", false)]
+        [alerted(queue, "WORKER_WITHOUT_SDK", false)]
     );
     let alerts = [("opened".to_owned(), channel), ("resolved".to_owned(), channel)];
     assert_eq!(world.deliveries().await, alerts);
@@ -108,7 +111,10 @@ async fn it_is_over_when_the_worker_begins_to_report(pool: PgPool) {
     world.sends_both(BOTH).await;
     world.sample_for(45, BOTH).await;
     let queue = world.queue().await;
-    assert_eq!(world.incidents().await, [told(queue, "WORKER_WITHOUT_SDK", true)]);
+    assert_eq!(
+        world.incidents().await,
+        [alerted(queue, "WORKER_WITHOUT_SDK", true)]
+    );
 
     world
         .worker_says("dumb", json!({"pool": "prefork", "queues": ["celery"]}))
@@ -117,12 +123,12 @@ async fn it_is_over_when_the_worker_begins_to_report(pool: PgPool) {
 
     assert_eq!(
         world.incidents().await,
-        [told(queue, "WORKER_WITHOUT_SDK", false)]
+        [alerted(queue, "WORKER_WITHOUT_SDK", false)]
     );
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_stranger_that_takes_nothing_of_beats_is_not_told(pool: PgPool) {
+async fn a_stranger_that_takes_nothing_of_beats_is_not_reported(pool: PgPool) {
     let world = World::new(pool).await;
     world.schedule(&["a", "b"]).await;
     for _ in 0..5 {
@@ -186,7 +192,10 @@ async fn a_queue_that_one_consumes_which_is_busy_with_a_long_task_is_consumed(po
         .fetch_one(&world.pool)
         .await
         .unwrap();
-    assert_eq!(world.incidents().await, [told(queue, "QUEUE_SLA_BREACH", true)]);
+    assert_eq!(
+        world.incidents().await,
+        [alerted(queue, "QUEUE_SLA_BREACH", true)]
+    );
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -203,7 +212,10 @@ async fn a_queue_whose_only_consumer_does_not_answer_any_more_is_unconsumed(pool
         .fetch_one(&world.pool)
         .await
         .unwrap();
-    assert_eq!(world.incidents().await, [told(queue, "QUEUE_UNCONSUMED", true)]);
+    assert_eq!(
+        world.incidents().await,
+        [alerted(queue, "QUEUE_UNCONSUMED", true)]
+    );
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -224,7 +236,10 @@ async fn a_run_that_waits_for_one_which_is_busy_waits_in_its_queue(pool: PgPool)
         .fetch_one(&world.pool)
         .await
         .unwrap();
-    assert_eq!(world.incidents().await, [told(queue, "QUEUE_SLA_BREACH", true)]);
+    assert_eq!(
+        world.incidents().await,
+        [alerted(queue, "QUEUE_SLA_BREACH", true)]
+    );
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]

@@ -6,10 +6,10 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::healthy;
-use crate::setup::{World, told};
+use crate::setup::{World, alerted};
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_message_executed_twice_is_told_and_the_end_of_one_copy_is_no_all_clear(pool: PgPool) {
+async fn a_message_executed_twice_is_reported_and_the_end_of_one_copy_is_no_all_clear(pool: PgPool) {
     let world = World::new(pool).await;
     let mut scene = healthy();
     world.until_due(&scene).await;
@@ -43,7 +43,7 @@ async fn a_message_executed_twice_is_told_and_the_end_of_one_copy_is_no_all_clea
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_message_executed_again_after_its_success_is_told(pool: PgPool) {
+async fn a_message_executed_again_after_its_success_is_reported(pool: PgPool) {
     let world = World::new(pool).await;
     world.until_due(&healthy()).await;
     world.attempt(1, 1).await;
@@ -62,7 +62,7 @@ async fn a_message_executed_again_after_its_success_is_told(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_message_executed_twice_is_told_also_when_the_second_copy_ends_first(pool: PgPool) {
+async fn a_message_executed_twice_is_reported_also_when_the_second_copy_ends_first(pool: PgPool) {
     let world = World::new(pool).await;
     let mut scene = healthy();
     world.until_due(&scene).await;
@@ -106,12 +106,15 @@ async fn a_message_executed_twice_is_told_also_when_the_second_copy_ends_first(p
     ended(3, 5).await;
     assert_eq!(
         world.incidents().await,
-        [told(a, "DUPLICATE_RUN", false), told(a, "DUPLICATE_RUN", true)]
+        [
+            alerted(a, "DUPLICATE_RUN", false),
+            alerted(a, "DUPLICATE_RUN", true)
+        ]
     );
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_message_that_kills_what_runs_it_is_told_after_its_third_try(pool: PgPool) {
+async fn a_message_that_kills_what_runs_it_is_reported_after_its_third_try(pool: PgPool) {
     let world = World::new(pool).await;
     world.until_due(&healthy()).await;
     world.attempt(1, 1).await;
@@ -137,7 +140,7 @@ async fn a_message_that_kills_what_runs_it_is_told_after_its_third_try(pool: PgP
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn why_a_process_was_told_to_go_is_said_by_the_main_process(pool: PgPool) {
+async fn why_a_process_was_ordered_to_go_is_said_by_the_main_process(pool: PgPool) {
     let world = World::new(pool).await;
     world.until_due(&healthy()).await;
     world.attempt(1, 1).await;
@@ -196,7 +199,7 @@ async fn an_event_that_is_sent_again_changes_nothing(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_run_that_is_proved_to_have_run_twice_is_told_although_its_monitor_is_down(pool: PgPool) {
+async fn a_run_that_is_proved_to_have_run_twice_is_reported_although_its_monitor_is_down(pool: PgPool) {
     let world = World::new(pool).await;
     world.until_due(&healthy()).await;
     let success = |attempt: u128| json!({"outcome": "success", "attempt": Uuid::from_u128(attempt)});
@@ -214,8 +217,8 @@ async fn a_run_that_is_proved_to_have_run_twice_is_told_although_its_monitor_is_
     assert_eq!(
         world.incidents().await,
         [
-            told(beat, "BEAT_DOWN", true),
-            told(world.a().await, "DUPLICATE_RUN", true)
+            alerted(beat, "BEAT_DOWN", true),
+            alerted(world.a().await, "DUPLICATE_RUN", true)
         ]
     );
 }

@@ -44,7 +44,7 @@ impl World {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_lost_run_ends_although_later_ones_ran_and_nobody_is_told(pool: PgPool) {
+async fn a_lost_run_ends_although_later_ones_ran_and_nobody_is_alerted(pool: PgPool) {
     let world = World::new(pool).await;
     world.lose_one(json!({})).await;
 

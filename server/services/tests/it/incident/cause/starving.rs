@@ -8,7 +8,7 @@ use super::{Scene, healthy};
 use crate::setup::World;
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_run_in_a_worker_that_starves_is_told_once_with_the_load_of_its_host(pool: PgPool) {
+async fn a_run_in_a_worker_that_starves_is_reported_once_with_the_load_of_its_host(pool: PgPool) {
     let world = World::new(pool).await;
     let mut scene = healthy();
     world.until_due(&scene).await;
@@ -108,7 +108,7 @@ async fn all_that_waits_for_a_starving_worker_is_one_incident_of_that_worker(poo
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_busy_worker_that_gets_its_turn_on_a_loaded_host_is_told_as_busy(pool: PgPool) {
+async fn a_busy_worker_that_gets_its_turn_on_a_loaded_host_is_reported_as_busy(pool: PgPool) {
     let world = World::new(pool).await;
     world.three_wait(&healthy()).await;
     world.live(30, &busy(0.2, 0.04)).await;
@@ -117,7 +117,7 @@ async fn a_busy_worker_that_gets_its_turn_on_a_loaded_host_is_told_as_busy(pool:
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_loaded_host_whose_runs_come_in_time_is_not_told(pool: PgPool) {
+async fn a_loaded_host_whose_runs_come_in_time_is_not_reported(pool: PgPool) {
     let world = World::new(pool).await;
     world.schedule(&["a", "b", "c"]).await;
     for _ in 0..10 {

@@ -83,7 +83,7 @@ async fn attempt(room: &dyn Room, outgoing: &Outgoing) -> Result<Outcome, Outcom
     if let Some(mut handle) = handle {
         match room.change(&handle.message).await {
             Ok(changed) => {
-                if is_heard(outgoing.message.alert(), handle.has_more) {
+                if is_broadcast(outgoing.message.alert(), handle.has_more) {
                     room.add(&handle.message).await?;
                     handle.has_more = true;
                 }
@@ -111,7 +111,7 @@ async fn attempt(room: &dyn Room, outgoing: &Outgoing) -> Result<Outcome, Outcom
 }
 
 /// True if an alert that changed a message also adds a short message.
-fn is_heard(alert: Alert, has_more: bool) -> bool {
+fn is_broadcast(alert: Alert, has_more: bool) -> bool {
     match alert {
         Alert::Reminder | Alert::Escalated => true,
         Alert::Resolved => has_more,

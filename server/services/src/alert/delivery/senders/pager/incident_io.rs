@@ -93,9 +93,9 @@ impl IncidentIoSender {
             Action::Acknowledge => return nothing_to_do(),
             Action::Resolve => "resolved",
         };
-        let ended = match self.tell(&outgoing, &settings, &page, status).await {
+        let ended = match self.send_status(&outgoing, &settings, &page, status).await {
             Ok(answer) if page.is_test => self
-                .tell(&outgoing, &settings, &page, "resolved")
+                .send_status(&outgoing, &settings, &page, "resolved")
                 .await
                 .map(|_| answer),
             ended => ended,
@@ -106,7 +106,7 @@ impl IncidentIoSender {
         }
     }
 
-    async fn tell(
+    async fn send_status(
         &self,
         outgoing: &Outgoing,
         settings: &IncidentIoSettings,
@@ -187,10 +187,10 @@ mod tests {
     pub(super) async fn conforms() {
         let receiver = receiver().await;
         let sender = sender(&receiver);
-        let told = samples::all()
+        let alerted = samples::all()
             .into_iter()
             .filter(|message| message.alert() != deadbeat_domain::alert::Alert::Acknowledged);
-        for message in told {
+        for message in alerted {
             let before = receiver.requests().len();
 
             assert_eq!(

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::alert::outbox::samples::{self, Sample};
 
 #[test]
-fn a_mail_tells_what_stopped_since_when_why_and_what_to_type() {
+fn a_mail_reports_what_stopped_since_when_why_and_what_to_type() {
     let mail = render(&Sample::monitor().opened());
 
     assert_eq!(mail.subject, "[Deadbeat] DOWN: nightly-report (MISSED)");

@@ -137,7 +137,7 @@ fn check_text(body: &Value, message: &Message) {
 }
 
 #[tokio::test]
-async fn an_incident_is_one_notification_and_reminders_are_heard() {
+async fn an_incident_is_one_notification_and_reminders_are_received() {
     let receiver = Receiver::answering(ok()).await;
     let settings = settings(&receiver);
     for (phase, methods, priority) in [

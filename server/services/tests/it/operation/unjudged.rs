@@ -11,7 +11,7 @@ use crate::operation::retention::retention;
 use crate::setup::World;
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn what_is_not_heard_of_and_what_is_revoked_have_days_of_their_own(pool: PgPool) {
+async fn what_is_not_reported_and_what_is_revoked_have_days_of_their_own(pool: PgPool) {
     let world = World::new(pool).await;
     world
         .worker_says("celery@gone", json!({"state": "stopped"}))

@@ -42,7 +42,7 @@ fn fault(resolved: &Resolved, one: &Incoming, slug: &str) -> Option<KeyFault> {
 
 impl Committer {
     /// Returns whether the monitor of an address exists, as far as the server knows without the database.
-    pub(super) fn vouch(&self, address: &Address) -> Existence {
+    pub(super) fn may_accept(&self, address: &Address) -> Existence {
         match address {
             Address::Ping(id) => self.registry.knows(*id),
             Address::Slug { digest, slug } => {

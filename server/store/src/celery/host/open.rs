@@ -9,7 +9,7 @@ use crate::{StoreError, StoreResult, Tx};
 
 /// The new text of an open incident.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Retold {
+pub struct RewrittenText {
     /// Its subject.
     pub subject: Subject,
     /// Its cause.
@@ -39,11 +39,7 @@ pub struct Open {
 ///
 /// # Errors
 /// If the database is away.
-pub async fn told_of_part(
-    tx: &mut Tx,
-    project: ProjectId,
-    parts: &[Uuid],
-) -> StoreResult<Option<IncidentId>> {
+pub async fn about_part(tx: &mut Tx, project: ProjectId, parts: &[Uuid]) -> StoreResult<Option<IncidentId>> {
     let id = sqlx::query_scalar!(
         "SELECT id
         FROM incident
@@ -64,19 +60,24 @@ pub async fn told_of_part(
 ///
 /// # Errors
 /// If the database is away.
-pub async fn rewrite(tx: &mut Tx, project: ProjectId, id: IncidentId, told: &Retold) -> StoreResult<()> {
+pub async fn rewrite(
+    tx: &mut Tx,
+    project: ProjectId,
+    id: IncidentId,
+    alerted: &RewrittenText,
+) -> StoreResult<()> {
     sqlx::query!(
         "UPDATE incident
         SET subject_kind = $2, subject_id = $3, subject_name = $4, cause = $5, summary = $6, evidence = $7, repair = $8
         WHERE id = $1 AND project_id = $9 AND resolved_at IS NULL",
         id.0,
-        told.subject.kind.as_str(),
-        told.subject.id,
-        told.subject.name,
-        told.cause.as_str(),
-        told.summary,
-        serde_json::to_value(&told.evidence).map_err(|error| StoreError::Corrupt(error.to_string()))?,
-        serde_json::to_value(&told.repair).map_err(|error| StoreError::Corrupt(error.to_string()))?,
+        alerted.subject.kind.as_str(),
+        alerted.subject.id,
+        alerted.subject.name,
+        alerted.cause.as_str(),
+        alerted.summary,
+        serde_json::to_value(&alerted.evidence).map_err(|error| StoreError::Corrupt(error.to_string()))?,
+        serde_json::to_value(&alerted.repair).map_err(|error| StoreError::Corrupt(error.to_string()))?,
         project.0
     )
     .execute(tx.conn())

@@ -7,7 +7,7 @@ use crate::judge::blind_spell::{BLIND_AFTER, is_blind};
 
 /// The stamps of the processes that receive signals.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Hearing {
+pub struct Reception {
     /// The newest stamp of any process. None: no process ever listened.
     pub last_stamp: Option<DateTime<Utc>>,
     /// Number of signals in the spools of running processes.
@@ -58,7 +58,7 @@ impl Hold {
     }
 }
 
-impl Hearing {
+impl Reception {
     /// Why silence currently proves nothing. None: silence may be judged.
     #[must_use]
     pub fn hold(&self, now: DateTime<Utc>) -> Option<Hold> {
@@ -79,8 +79,8 @@ impl Hearing {
     /// counts as lost.
     #[must_use]
     pub fn judged_until(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        let vouched = self.vouched_until.map_or(now, |vouched| vouched.min(now));
-        Some(vouched).filter(|_| self.hold(now).is_none() && now - vouched <= LONGEST_LAG)
+        let confirmed = self.vouched_until.map_or(now, |confirmed| confirmed.min(now));
+        Some(confirmed).filter(|_| self.hold(now).is_none() && now - confirmed <= LONGEST_LAG)
     }
 }
 
@@ -100,23 +100,23 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_judged_up_to_what_every_awaited_process_has_vouched_for() {
-        let all_is_well = Hearing {
+    fn silence_is_judged_up_to_what_every_awaited_process_has_confirmed() {
+        let all_is_well = Reception {
             last_stamp: Some(at(100)),
             vouched_until: Some(at(99)),
-            ..Hearing::default()
+            ..Reception::default()
         };
         let cases = [
             (
                 "no process ever listened",
-                Hearing::default(),
+                Reception::default(),
                 None,
                 Some(at(100)),
             ),
             ("all is well", all_is_well, None, Some(at(99))),
             (
                 "no process is waited for",
-                Hearing {
+                Reception {
                     vouched_until: None,
                     ..all_is_well
                 },
@@ -125,7 +125,7 @@ mod tests {
             ),
             (
                 "a fast clock does not vouch for the future",
-                Hearing {
+                Reception {
                     vouched_until: Some(at(101)),
                     ..all_is_well
                 },
@@ -134,7 +134,7 @@ mod tests {
             ),
             (
                 "one process is lost",
-                Hearing {
+                Reception {
                     vouched_until: Some(at(90)),
                     lost: 1,
                     ..all_is_well
@@ -144,7 +144,7 @@ mod tests {
             ),
             (
                 "one process may soon be lost",
-                Hearing {
+                Reception {
                     vouched_until: Some(at(97)),
                     ..all_is_well
                 },
@@ -153,7 +153,7 @@ mod tests {
             ),
             (
                 "one process replays its spool",
-                Hearing {
+                Reception {
                     spooled: 1,
                     ..all_is_well
                 },
@@ -162,7 +162,7 @@ mod tests {
             ),
             (
                 "no process listens",
-                Hearing {
+                Reception {
                     last_stamp: Some(at(97)),
                     spooled: 1,
                     lost: 1,
@@ -172,9 +172,9 @@ mod tests {
                 None,
             ),
         ];
-        for (case, hearing, hold, judged_until) in cases {
-            assert_eq!(hearing.hold(at(100)), hold, "{case}");
-            assert_eq!(hearing.judged_until(at(100)), judged_until, "{case}");
+        for (case, reception, hold, judged_until) in cases {
+            assert_eq!(reception.hold(at(100)), hold, "{case}");
+            assert_eq!(reception.judged_until(at(100)), judged_until, "{case}");
         }
     }
 
@@ -184,24 +184,24 @@ mod tests {
     fn a_signal_of_now_is_never_one_of_times_to_come_where_judgement_is() {
         let now = at(100);
         for lag in (0..5_000).map(TimeDelta::milliseconds) {
-            let vouched = now - lag;
-            let is_lost = vouched < lost_before(now);
-            let hearing = Hearing {
+            let confirmed = now - lag;
+            let is_lost = confirmed < lost_before(now);
+            let reception = Reception {
                 last_stamp: Some(now),
-                vouched_until: Some(vouched),
+                vouched_until: Some(confirmed),
                 lost: i64::from(is_lost),
-                ..Hearing::default()
+                ..Reception::default()
             };
-            match hearing.judged_until(now) {
+            match reception.judged_until(now) {
                 Some(judged) => {
-                    assert_eq!(judged, vouched);
+                    assert_eq!(judged, confirmed);
                     assert!(
                         !is_to_come(now + CLOCKS_DIFFER, judged - SETTLING),
                         "{lag} behind"
                     );
                 }
                 None => assert!(
-                    is_lost || is_blind(Some(vouched), now + SETTLING + CLOCKS_DIFFER),
+                    is_lost || is_blind(Some(confirmed), now + SETTLING + CLOCKS_DIFFER),
                     "{lag} behind"
                 ),
             }
