@@ -24,7 +24,10 @@ fn text(preview: &Preview) -> String {
 
 /// A text without the ways in which formats write `_`.
 fn spoken(text: &str) -> String {
-    text.replace("\\\\_", " ").replace("\\_", " ").replace('_', " ")
+    // A form writes a space as `+`.
+    text.replace("\\\\_", " ")
+        .replace("\\_", " ")
+        .replace(['_', '+'], " ")
 }
 
 /// A body that is encrypted for its receiver shows nothing, and is another one each time.

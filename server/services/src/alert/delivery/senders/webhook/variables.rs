@@ -9,8 +9,9 @@ use crate::alert::delivery::senders::email::mail;
 use crate::alert::delivery::story::{Story, Tone};
 
 /// Fields that only some messages have. In the other messages they are null, so that a template may name them in every message.
-const OF_MESSAGES: [&str; 9] = [
+const OF_MESSAGES: [&str; 10] = [
     "incident",
+    "long_down",
     "monitor",
     "project",
     "channel",
