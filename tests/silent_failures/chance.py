@@ -21,10 +21,10 @@ from silent_failures.stage import (
     TOLERANCE,
     WORKER_DEADLINE,
     WORKER_PERIOD,
-    Stage,
     Alerted,
-    children,
+    Stage,
     alerted_of,
+    children,
 )
 
 # Long enough for a deployment on a slow machine.
@@ -162,7 +162,7 @@ class World:
         limit = fault.deadline + TOLERANCE
         while fault.incident is None:
             assert time.time() < fault.since + limit + self.away, (
-                f"{fault.alerted} made no alert within {limit:g} s (and {self.away:.1f} s for our own absence)"
+                f"{fault.alerted} made no alert within {limit:g} s (and {self.away:.1f} s for our absence)"
             )
             yield
 

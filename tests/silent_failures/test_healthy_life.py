@@ -14,7 +14,7 @@ import pytest
 
 import parts
 from proxy import Proxy
-from silent_failures.stage import CANARY, Open, Project, ended, alerted_of
+from silent_failures.stage import CANARY, Open, Project, alerted_of, ended
 
 MINUTES = float(os.environ.get("SILENT_FAILURES_MINUTES", "10"))
 # A failover of RabbitMQ takes some ten seconds, a deployment five, and both may come at once.
