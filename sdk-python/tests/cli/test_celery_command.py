@@ -167,7 +167,7 @@ def test_watch_through_celery_ends_cleanly_when_it_is_ordered_to(number: signal.
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         (("-A", "audited", "deadbeat"), "COMMAND"),
         (("-A", "audited", "deadbeat", "audit", "--interval", "1"), "--interval"),
