@@ -249,7 +249,7 @@ pub(crate) async fn accept_in(
                 .to_owned(),
         ));
     }
-    if !still_invites(tx, &taken).await? {
+    if !still_invites(tx, &taken, now).await? {
         return Err(gone());
     }
     if !members::add(tx, project, account.id, taken.role, now).await? {
@@ -273,7 +273,11 @@ pub(crate) async fn accept_in(
 }
 
 /// True if the maker of an invitation may still invite somebody with that role.
-async fn still_invites(tx: &mut Tx, invitation: &Invitation) -> Result<bool, ServiceError> {
+async fn still_invites(
+    tx: &mut Tx,
+    invitation: &Invitation,
+    now: DateTime<Utc>,
+) -> Result<bool, ServiceError> {
     let project = invitation.project_id;
     Ok(match (invitation.maker_kind.as_str(), invitation.maker_id) {
         ("account", Some(id)) => members::get(tx, project, AccountId(id))
@@ -284,7 +288,10 @@ async fn still_invites(tx: &mut Tx, invitation: &Invitation) -> Result<bool, Ser
             }),
         ("key", Some(id)) => {
             let key = deadbeat_store::people::api_key::lock(tx, project, ApiKeyId(id)).await?;
-            key.is_some_and(|key| key.revoked_at.is_none())
+            key.is_some_and(|key| {
+                let is_over = key.limits.expires_at.is_some_and(|end| now >= end);
+                key.revoked_at.is_none() && !is_over
+            })
         }
         _ => true,
     })

@@ -159,9 +159,15 @@ async fn a_link_opens_only_while_it_holds() {
     let (_, by_key) = invite(&Caller::with_key(&harness, &secret), json!({"role": "viewer"})).await;
     api_key::revoke(services, &operator, key.id).await.unwrap();
     assert_eq!(join(&mut ada, &by_key).await, StatusCode::NOT_FOUND);
+    // Of a key that ends meanwhile.
+    let ending = json!({"name": "ending", "scope": "write", "expires_at": "2026-03-02T01:30:00Z"});
+    let ending = caller.post("/api/v1/api-keys", &ending).await;
+    let ending = Caller::with_key(&harness, ending["key"].as_str().unwrap());
+    let (_, by_ended) = invite(&ending, json!({"role": "viewer"})).await;
     // Expired.
     let (_, expired) = invite(&caller, json!({"role": "viewer", "expires_in_seconds": 3600})).await;
     clock.advance(TimeDelta::seconds(3_600));
+    assert_eq!(join(&mut ada, &by_ended).await, StatusCode::NOT_FOUND);
     assert_eq!(join(&mut ada, &expired).await, StatusCode::NOT_FOUND);
     for bad in [
         "/invitations/x",
