@@ -1,6 +1,7 @@
 //! Sentry Crons, as its SDKs, `sentry-cli` and curl send check-ins.
 
 mod limits;
+mod unknown;
 
 use std::io::Write;
 

@@ -40,7 +40,7 @@ use crate::extract::peer::client_ip;
 use crate::request;
 use crate::state::AppState;
 
-/// The pauses after which a check-in of an unknown monitor is tried again, about two seconds in all.
+/// The pauses after which check-ins of unknown monitors are tried again: about two seconds for a request, however many check-ins it has.
 const PAUSES: [Duration; 4] = [
     Duration::from_millis(50),
     Duration::from_millis(200),
@@ -169,8 +169,9 @@ async fn envelope(request: HttpRequest, state: Data<AppState>, payload: Payload)
         Err(answer) => return *answer,
     };
     let mut faults = Vec::new();
+    let mut pauses = PAUSES.into_iter();
     for item in &envelope.check_ins {
-        match take(&request, &state, &key, item, received_at).await {
+        match take(&request, &state, &key, item, received_at, &mut pauses).await {
             Ok(()) => {}
             Err(Refusal::Dropped(why)) => faults.push(why),
             Err(Refusal::UnknownKey) => return unknown_key(),
@@ -215,7 +216,16 @@ async fn cron(
         item.insert(name.into_owned(), value);
     }
     item.insert("monitor_slug".to_owned(), json!(path.slug));
-    match take(&request, &state, &key, &item, received_at).await {
+    match take(
+        &request,
+        &state,
+        &key,
+        &item,
+        received_at,
+        &mut PAUSES.into_iter(),
+    )
+    .await
+    {
         Ok(()) => HttpResponse::Accepted().finish(),
         Err(Refusal::Dropped(why)) if check_in::read(&item).is_err() => {
             refused(StatusCode::BAD_REQUEST, &why)
@@ -241,6 +251,7 @@ async fn take(
     key: &str,
     item: &Map<String, Value>,
     received_at: DateTime<Utc>,
+    pauses: &mut impl Iterator<Item = Duration>,
 ) -> Result<(), Refusal> {
     let check_in = check_in::read(item).map_err(Refusal::Dropped)?;
     let received = received(key, &check_in, received_at);
@@ -258,7 +269,7 @@ async fn take(
         // The check-in counts, whatever is wrong with its settings.
         None if is_known => return Ok(()),
         Some(Err(why)) => return Err(Refusal::Dropped(format!("{}: {why}", check_in.slug))),
-        None => return Box::pin(take_later(request, state, again, &check_in.slug)).await,
+        None => return Box::pin(take_later(request, state, again, &check_in.slug, pauses)).await,
         Some(Ok(settings)) => settings,
     };
     // Boxed, because most check-ins bring no settings.
@@ -278,14 +289,16 @@ async fn take(
 }
 
 /// Records a check-in without settings once its monitor exists. Some SDKs send both check-ins of a short run at the same time. Only the first one has
-/// settings, and the second one may arrive while the server still makes the monitor. Without its end, the run would be reported as too long.
+/// settings, and the second one may arrive while the server still makes the monitor. Without its end, the run would be reported as too long. Uses up the
+/// pauses of the request.
 async fn take_later(
     request: &HttpRequest,
     state: &Data<AppState>,
     received: Received,
     slug: &str,
+    pauses: &mut impl Iterator<Item = Duration>,
 ) -> Result<(), Refusal> {
-    for pause in PAUSES {
+    for pause in pauses {
         tokio::time::sleep(pause).await;
         match door::take(request, state, received.clone()).await {
             Outcome::Recorded | Outcome::TooMany(_) => return Ok(()),
